@@ -5,10 +5,10 @@
 CENTRAL = central$(addprefix -,$(AIRFLOW:3.3=))
 RUNTIME = runtime$(addprefix -,$(AIRFLOW:3.3=))
 
-.PHONY: help setup demo check format test unit e2e chaos bench locks clean
+.PHONY: help setup demo check check-deploy sboms format test unit e2e chaos bench locks clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: ## create or update the environments
 	@scripts/environments
@@ -19,6 +19,14 @@ demo: ## run central, one worker and an example Dag on this computer (ONCE=1: ru
 
 check: ## check style, types, imports, documents, and their agreement with the code
 	@scripts/check
+
+check-deploy: ## check what is deployed: packages, workflows, chart, role, images (ARGS=packages: only that)
+	@scripts/environments deploy ui
+	@.work/deploy/bin/python -m deploy.checks $(ARGS)
+
+sboms: ## write the SBOM of each distribution from its pyproject.toml
+	@scripts/environments dev
+	@.work/dev/bin/python -m deploy.sboms
 
 format: ## format with ruff and apply its fixes
 	@scripts/environments dev
