@@ -52,7 +52,7 @@ async def run(config: Config, state: State) -> list[str]:
     """
     lines = [
         f"{_import_all()} modules can be imported",
-        f"the settings can be read, and the state in {state.root}: {_read(state)}",
+        f"the state in {state.root} can be read: {_read(state)} open jobs",
     ]
     link = Link(Network.of(config, state.membership()), credential=state.membership().credential, clock=SystemClock())
     try:
@@ -76,7 +76,7 @@ def _import_all() -> int:
     return count
 
 
-def _read(state: State) -> str:
+def _read(state: State) -> int:
     """Read the notes of all open jobs; return how many there are. Raises: SelfTestFailed."""
     jobs = 0
     for job in Spool(state.jobs, quarantine=state.quarantine) if state.jobs.exists() else ():
@@ -89,7 +89,7 @@ def _read(state: State) -> str:
                 raise SelfTestFailed(f"the notes of a job can't be read by this release: {error}") from None
         else:
             jobs += 1
-    return f"{jobs} open jobs"
+    return jobs
 
 
 async def _host(config: Config, state: State) -> str:
