@@ -57,7 +57,7 @@ def test_notes_that_this_release_cannot_read_are_a_failure_and_stay(central: Fak
     assert (path / "offer.json").exists()
 
 
-def test_central_away_is_told_apart(central: FakeCentral, worker: RunningWorker) -> None:
+def test_an_unreachable_central_is_an_error_of_its_own(central: FakeCentral, worker: RunningWorker) -> None:
     central.go_down()
     with pytest.raises(Unreachable):
         anyio.run(self_test.run, worker.config, worker.state)
