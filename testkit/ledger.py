@@ -21,6 +21,7 @@ from datetime import datetime, timedelta, timezone
 from functools import partial
 from multiprocessing.synchronize import Barrier
 from pathlib import Path
+from pkgutil import iter_modules
 from typing import Any, TypeVar
 
 _HOME = tempfile.mkdtemp(prefix="remote-provider-tests-")
@@ -149,9 +150,12 @@ def empty_tables(engine: Engine) -> None:
             connection.execute(table.delete())
 
 
+COMPAT = [compat.__name__, *(f"{compat.__name__}.{found.name}" for found in iter_modules(compat.__path__))]
+
+
 def substitute(patch: pytest.MonkeyPatch, name: str, replacement: object) -> None:
-    """Replace `compat.<name>` by *replacement* in the package `compat` and in all of its modules."""
-    for module in [compat, *(found for path, found in sys.modules.items() if path.startswith(f"{compat.__name__}."))]:
+    """Replace `compat.<name>` by *replacement* in the package `compat` and in all of its modules that are loaded."""
+    for module in filter(None, map(sys.modules.get, COMPAT)):
         if hasattr(module, name):
             patch.setattr(module, name, replacement)
 

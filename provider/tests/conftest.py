@@ -21,7 +21,11 @@ def database_url(request: pytest.FixtureRequest, new_database: Callable[[str], s
 @pytest.fixture(scope="session")
 def _engine(database_url: str) -> Iterator[Engine]:
     engine = make_engine(database_url)
-    yield engine
+    # SQLite removes its journal with the last connection and makes it again with the next, three times a transaction.
+    with engine.connect() as connection:
+        connection.exec_driver_sql("SELECT 1")
+        connection.rollback()
+        yield engine
     engine.dispose()
 
 
