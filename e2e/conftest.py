@@ -35,8 +35,10 @@ PARALLELISM = 4
 DAGS_OF_REDUNDANT = ("answers", "long", "long_names", "routed", "shared")
 """To parse each Dag file takes half a second."""
 
-SHARED = ("pushing", "impatient", "redundant", "central")
-"""The fixtures of deployments that several files share, in the order in which they are used."""
+SHARED = ("impatient", "pushing", "redundant", "central")
+"""The fixtures of deployments that several files share, in the order in which they are used.
+
+The group that takes longest comes first, the many short files that need only `central` last: so processes end together."""
 
 GROUPS = {
     "pushing": ("code/",),
@@ -67,7 +69,7 @@ NewWorker = Callable[..., Worker]
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put files that share a deployment beside each other, those with many tests first, so that processes end together.
+    """Put files that share a deployment beside each other, and the longest first, so that processes end together.
 
     pytest-xdist keeps this order with `--no-loadscope-reorder`.
     """
@@ -105,8 +107,8 @@ def group_of(place: str) -> str:
 
 
 def _place(needed: frozenset[str]) -> tuple[int, int]:
-    """Return the place of a file by the deployments that it needs. Files with deployments of their own come first."""
-    return min((SHARED.index(name) for name in needed), default=-1), len(needed)
+    """Return the place of a file by the deployments that it needs; files with deployments of their own follow the first group."""
+    return min((SHARED.index(name) for name in needed), default=1), len(needed)
 
 
 @pytest.hookimpl(wrapper=True)
