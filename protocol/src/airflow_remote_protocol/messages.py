@@ -633,7 +633,8 @@ class BlobsWanted(Message, frozen=True):
     """Whether the worker can decode LZMA."""
 
 
-MAX_STATEMENTS = 10
+MAX_STATEMENTS = 20
+"""Ten about the tree, and ten about keys."""
 MAX_STATEMENT = 8192
 """Characters."""
 

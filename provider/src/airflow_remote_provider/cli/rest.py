@@ -14,6 +14,7 @@ from airflow_remote_provider.definitions.grants import GrantKind
 from airflow_remote_provider.ledger.credentials import NewToken, TokenRow
 from airflow_remote_provider.ledger.history import SeriesKind
 from airflow_remote_provider.ledger.queue_policy import Mode, PolicyRow
+from airflow_remote_provider.ledger.statements import SignedStatement
 from airflow_remote_provider.ledger.views.accesses import AccessFilter, AccessRow
 from airflow_remote_provider.ledger.views.audit import AuditFilter, AuditRow
 from airflow_remote_provider.ledger.views.bundles import BundleDetails, BundleSummary
@@ -206,6 +207,14 @@ class CentralClient:
 
     def set_queue_runtime(self, queue: str, name: str | None) -> None:
         self._client.send("PUT", "queues", queue, "runtime", body={"runtime": name})
+
+    # Signed statements about trees
+
+    def list_statements(self, digest: str) -> list[SignedStatement]:
+        return self._client.get(Listed[SignedStatement], "trees", digest, "statements").items
+
+    def add_statement(self, digest: str, envelope: str) -> SignedStatement:
+        return self._client.change(SignedStatement, "POST", "trees", digest, "statements", body={"envelope": envelope})
 
     # Accesses and the audit
 

@@ -16,7 +16,7 @@ from sqlalchemy import and_, delete, func, or_, select, update
 from sqlalchemy.orm import Session
 
 from airflow_remote_provider.compat import database_now
-from airflow_remote_provider.ledger import runtimes
+from airflow_remote_provider.ledger import runtimes, statements
 from airflow_remote_provider.ledger.assignments import needed_serials
 from airflow_remote_provider.ledger.trees import BUNDLE, INCOMING, RUNTIME, SEEN_KEPT, batches
 from airflow_remote_provider.models import Blob, BundleRow, Edition, Job, TreeRow
@@ -212,6 +212,7 @@ def _forget_trees(session: Session, digests: list[str], candidates: set[bytes]) 
                 kept.append(digest)
     gone = sorted(set(digests) - set(kept))
     for batch in batches(gone):
+        statements.forget(session, batch)
         session.execute(delete(TreeRow).where(TreeRow.digest.in_(batch)).execution_options(synchronize_session=False))
     for batch in batches(kept):
         session.execute(

@@ -16,6 +16,7 @@ from airflow_remote_provider.models.history import History
 from airflow_remote_provider.models.job import Job
 from airflow_remote_provider.models.queue import Queue
 from airflow_remote_provider.models.runtime import RuntimeRow
+from airflow_remote_provider.models.statement import StatementRow
 from airflow_remote_provider.models.usage import Usage
 from airflow_remote_provider.models.worker import Worker, WorkerContact
 
@@ -34,6 +35,7 @@ __all__ = [
     "Job",
     "Queue",
     "RuntimeRow",
+    "StatementRow",
     "TreeRow",
     "Usage",
     "Worker",

@@ -22,6 +22,7 @@ EXAMPLES = {
     "kind": "queue",
     "bundle": "b",
     "runtime": "r",
+    "digest": "0" * 64,
 }
 BODIES: dict[str, dict[str, Any]] = {
     "/workers/actions": {"action": "pause", "names": ["edge"]},
@@ -39,6 +40,7 @@ BODIES: dict[str, dict[str, Any]] = {
     "/queues/{queue}/runtime": {"runtime": None},
     "/runtimes/{runtime}/roll": {},
     "/runtimes/{runtime}/halt": {},
+    "/trees/{digest}/statements": {"envelope": "{}"},
     "/policies/{queue}/mode": {"mode": "audit"},
     "/policies/{queue}/allow": {"connections": ["c"]},
     "/policies/{queue}/deny": {"connections": ["c"]},
@@ -48,6 +50,7 @@ ANY_USERS = {("GET", "/me")}
 MANAGERS = {
     ("GET", "/enrolment-tokens"),
     ("GET", "/audit"),
+    ("GET", "/trees/{digest}/statements"),
     ("GET", "/workers/{name}/log"),
     ("GET", "/workers/{name}/log/download"),
 }

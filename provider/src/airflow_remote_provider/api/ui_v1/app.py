@@ -22,6 +22,7 @@ from airflow_remote_provider.api.ui_v1 import (
     live,
     queues,
     runtimes,
+    statements,
     summary,
     tokens,
     worker_log,
@@ -40,7 +41,7 @@ THREADS = 2
 """Ledger threads: few, so that users wait for each other and leave the database to the workers."""
 
 router = Routes()
-PARTS = (workers, worker_log, bulk, tokens, queues, bundles, runtimes, history, jobs, audit, summary)
+PARTS = (workers, worker_log, bulk, tokens, queues, bundles, runtimes, statements, history, jobs, audit, summary)
 """What each way to call the API has. Streams of events (`live`) and `/me` are for pages and programs."""
 
 

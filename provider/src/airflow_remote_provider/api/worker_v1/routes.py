@@ -40,6 +40,7 @@ def routes(central: ApiContext) -> list[Route]:
         _route(central, "/runtime", partial(in_session, sessions.report_runtime), methods=["POST"]),
         _route(central, "/trees/{digest}/pack", partial(in_session, trees.pack), methods=["GET"]),
         _route(central, "/trees/{digest}/blobs", partial(in_session, trees.blobs), methods=["POST"]),
+        _route(central, "/trees/{digest}/statements", partial(in_session, trees.list_statements), methods=["GET"]),
         _route(central, "/inventory", partial(in_session, trees.note_inventory), methods=["POST"]),
         _route(central, "/ping", partial(as_worker, sessions.ping), methods=["GET"]),
         _route(central, "/leave", partial(as_worker, enrolment.leave), methods=["POST"]),

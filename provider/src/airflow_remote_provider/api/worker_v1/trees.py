@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 
 from airflow_remote_protocol.codec import decode, encode
 from airflow_remote_protocol.errors import ProblemCode, make_problem
-from airflow_remote_protocol.messages import BlobsWanted, Inventory
+from airflow_remote_protocol.messages import BlobsWanted, Inventory, Statements
 from airflow_remote_protocol.trees import DIGEST
 from airflow_remote_protocol.version import PROBLEM_HEADER
 from sqlalchemy.orm import Session
@@ -21,7 +21,7 @@ from airflow_remote_provider.api.worker_v1.context import ApiContext
 from airflow_remote_provider.api.worker_v1.packs import PackRequest, Plan
 from airflow_remote_provider.api.worker_v1.ranges import Stretch, requested
 from airflow_remote_provider.api.worker_v1.sending import StreamedResponse, places_of
-from airflow_remote_provider.ledger import held_runtimes, inventory, trees
+from airflow_remote_provider.ledger import held_runtimes, inventory, statements, trees
 from airflow_remote_provider.ledger.workers import WorkerRecord
 from airflow_remote_provider.stores.blobs import BlobLost
 
@@ -78,6 +78,14 @@ async def blobs(central: ApiContext, request: Request, worker: WorkerRecord) -> 
 
     planned = await plan()
     return await _send(central, digest, plan, planned, Stretch(0, planned.layout.size, planned.layout.size, is_partial=False))
+
+
+async def list_statements(central: ApiContext, request: Request, worker: WorkerRecord) -> Response:
+    """Send what was signed about a tree, to a worker that may fetch it."""
+    digest = _digest(request)
+    await _require_pinned(central, worker, digest)
+    found = await central.pool.trees.call(statements.for_worker, digest)
+    return Response(encode(Statements(found)), media_type="application/json")
 
 
 async def note_inventory(central: ApiContext, request: Request, worker: WorkerRecord) -> Response:
