@@ -89,6 +89,8 @@ def join(arguments: argparse.Namespace, config: Config, state: State) -> int:
             else:
                 return _fail(f"{state.root} is already worker {present.name} of {present.central}; leave first, or use --force")
         settings = _settings_to_store(arguments, config)
+        if arguments.trust:
+            _pin(arguments.trust, config, state)
         link, interpreter = _link(network, token), find(config)
         enrolment = Enrolment(name=config.name or default_name(), facts=facts(interpreter.platform), queues=queues)
         try:
@@ -321,6 +323,53 @@ def leave(arguments: argparse.Namespace, config: Config, state: State) -> int:
     return EXIT_OK
 
 
+def _pin(path: Path, config: Config, state: State) -> None:
+    """Replace the pinned keys by those in a file; the serials that were used stay. Raises: ConfigError, OSError."""
+    from airflow_remote_worker.code.trust import read_keys
+    from airflow_remote_worker.state.trusted_keys import TrustedKeys, TrustFile
+
+    keys, file = [key.line for key in read_keys(path)], TrustFile(state.root, state.put_aside)
+    if len(set(keys)) < config.trust.threshold:
+        raise ConfigError(f"--trust: {path} has {len(set(keys))} keys, and trust.threshold is {config.trust.threshold}; add keys")
+    try:
+        floors = file.load().floors
+    except Damaged:
+        floors = {}
+    file.store(TrustedKeys(keys, floors=floors))
+
+
+def trust(arguments: argparse.Namespace, config: Config, state: State) -> int:
+    """Show which keys this worker trusts, or pin others."""
+    from airflow_remote_protocol.statements import Kind
+
+    from airflow_remote_worker.code.trust import keys_in_settings
+    from airflow_remote_worker.state.trusted_keys import TrustFile
+
+    if arguments.action == "pin":
+        if not arguments.file:
+            raise ConfigError("trust pin: name the file with the public keys")
+        with state.locked():
+            _pin(arguments.file, config, state)
+    pinned, own = TrustFile(state.root, state.put_aside).load(), keys_in_settings(config)
+    for kind in (Kind.BUNDLE, Kind.RUNTIME, Kind.RELEASE):
+        for key in own[kind]:
+            print(f"{kind.value}s: key {key.id} (settings)")
+    for line in pinned.keys:
+        print(f"pinned key {_id_of(line)}" + (f" (serial {pinned.serial})" if pinned.serial else ""))
+    if not pinned.keys and not any(own.values()):
+        print("no key: nothing that central sends must be signed")
+    print(f"threshold: {config.trust.threshold}")
+    for name, serial in sorted(pinned.floors.items()):
+        print(f"no {name} below serial {serial}")
+    return EXIT_OK
+
+
+def _id_of(line: str) -> str:
+    from airflow_remote_protocol.statements import parse_keys
+
+    return parse_keys(line)[0].id
+
+
 def service(arguments: argparse.Namespace, config: Config, state: State) -> int:
     """Write, remove or show the systemd unit of this worker."""
     from airflow_remote_worker.system import service_unit as units
@@ -482,6 +531,9 @@ def _parser() -> argparse.ArgumentParser:
     joining.add_argument("--slots", type=int, help="how many slots jobs may fill; stored in worker.toml, like the next two")
     joining.add_argument("--runtime-python", help=RUNTIME_HELP)
     joining.add_argument("--bundle", action="append", metavar="NAME=PATH", help="directory with a bundle's Dags; may be repeated")
+    joining.add_argument(
+        "--trust", type=Path, metavar="FILE", help="pin the public keys in this file: only what they have signed is used here"
+    )
     joining.add_argument("--force", action="store_true", help="join even if this directory is already a worker")
     joining.set_defaults(command=join)
 
@@ -513,6 +565,10 @@ def _parser() -> argparse.ArgumentParser:
     commands.add_parser("leave", parents=[common], help="stop being a worker: revoke and remove the credential").set_defaults(
         command=leave
     )
+    trusting = commands.add_parser("trust", parents=[common], help="show the keys that must have signed what central sends")
+    trusting.add_argument("action", choices=("show", "pin"), help="show them, or pin the keys in a file while no daemon runs")
+    trusting.add_argument("file", nargs="?", type=Path, help="with pin: the file with the public keys")
+    trusting.set_defaults(command=trust)
     _add_service(commands, common)
     return parser
 

@@ -20,6 +20,8 @@ ENV_PREFIX = "AIRFLOW_REMOTE_WORKER_"
 NOT_SETTINGS = frozenset({"HOME", "TOKEN", "AIRFLOW_TOKEN", "CONFIG", "LOG_LEVEL"})
 """Variables with the prefix that are not settings: the state directory, two tokens for `join`, the settings file, logging."""
 FILE_NAME = "worker.toml"
+TRUST_FILE = "trust.json"
+"""In the state directory: the keys that `join --trust` has pinned."""
 
 Positive = Annotated[float, msgspec.Meta(gt=0)]
 
@@ -76,12 +78,25 @@ class AcceptConfig(Section, frozen=True, kw_only=True):
 class UpdateConfig(Section, frozen=True, kw_only=True):
     """What this worker lets central replace on this machine."""
 
-    accept: Literal["", "central", "off"] = ""
-    """Whether the worker uses runtimes that central sends: `central` or `off`. Unset: `central`, but `off` if tasks run as
-    another user: the process that starts them is part of the runtime, and runs as the worker's user. The same applies to
-    releases of the worker itself."""
+    accept: Literal["", "central", "signed", "off"] = ""
+    """Which runtimes and releases of the worker it takes from central: all (`central`), those that a trusted key has signed
+    (`signed`), or none (`off`). Unset: `central`, but `signed` if `trust` has keys for them, or if tasks run as another user: the
+    process that starts them is part of the runtime, and runs as the worker's user."""
     prove_within_s: Annotated[float, msgspec.Meta(ge=1, le=600)] = 300
     """How long a new release of the worker may take to reach central. Then the one before runs again."""
+
+
+class TrustConfig(Section, frozen=True, kw_only=True):
+    """Which keys must have signed what central sends. Each list has files with public keys, or the base64 lines of keys."""
+
+    bundles: tuple[str, ...] = ()
+    """Keys for Dag code. If set, no unsigned code from central runs, and callbacks must be functions of the signed code."""
+    runtimes: tuple[str, ...] = ()
+    """Keys for runtimes. Unset: those of `bundles`."""
+    releases: tuple[str, ...] = ()
+    """Keys for releases of the worker. Unset: those of `bundles`."""
+    threshold: Annotated[int, msgspec.Meta(ge=1, le=20)] = 1
+    """How many of the keys must have signed."""
 
 
 class QueueConfig(Section, frozen=True, kw_only=True):
@@ -130,6 +145,7 @@ class Config(Section, frozen=True, kw_only=True):
     code: CodeConfig = CodeConfig()
     accept: AcceptConfig = AcceptConfig()
     update: UpdateConfig = UpdateConfig()
+    trust: TrustConfig = TrustConfig()
     ca_file: Path | None = None
     """PEM file with the certificate authorities to trust instead of the system's."""
     client_cert: Path | None = None
@@ -164,27 +180,31 @@ class Config(Section, frozen=True, kw_only=True):
 
     @property
     def refuses_releases(self) -> str:
-        """Why this worker uses no release of itself that central sends; empty: it uses them."""
-        if self.update.accept == "off":
-            return "update.accept is off"
-        if not self.update.accept and self.has_other_users:
-            return (
-                "run_as_user is set, and a release runs with the rights of the worker's own user; to allow that, set "
-                "update.accept = 'central'"
-            )
-        return ""
+        """Why this worker takes no release of itself from central; empty: it takes them."""
+        return self._refuses(self.trust.releases, "releases", "a release runs with the rights of the worker's own user")
 
     @property
     def refuses_runtimes(self) -> str:
         """Why this worker uses no runtime that central sends; empty: it uses them."""
+        return self._refuses(self.trust.runtimes, "runtimes", "the process that starts a task runs as the worker's own user")
+
+    def _refuses(self, keys: tuple[str, ...], setting: str, why: str) -> str:
         if self.update.accept == "off":
             return "update.accept is off"
-        if not self.update.accept and self.has_other_users:
-            return (
-                "run_as_user is set, and the process that starts a task would be central's code under the worker's own user; to "
-                "allow that, set update.accept = 'central'"
-            )
-        return ""
+        if not self.needs_signed_updates or keys or self.trust.bundles or (self.state / TRUST_FILE).exists():
+            return ""
+        cause = "update.accept is signed" if self.update.accept else f"run_as_user is set, and {why}"
+        return (
+            f"{cause}, but this worker trusts no key: set trust.{setting} to the file of a public key, or, to use unsigned "
+            f"{setting}, set update.accept = 'central'"
+        )
+
+    @property
+    def needs_signed_updates(self) -> bool:
+        """Whether runtimes and releases must be signed, whatever keys are pinned."""
+        if self.update.accept:
+            return self.update.accept == "signed"
+        return self.has_other_users or bool(self.trust.bundles)
 
     @property
     def shares_state(self) -> bool:
@@ -320,11 +340,15 @@ def _from_environ(environ: Mapping[str, str]) -> dict[str, Any]:
         keys = [first.lower(), *(part if named and i == 0 else part.lower() for i, part in enumerate(rest))]
         if name.startswith("RUNTIME__ENV__"):
             keys = ["runtime", "env", name.removeprefix("RUNTIME__ENV__")]
-        branch: Any = [part.strip() for part in value.split(",")] if first == "ACCEPT" else value
+        branch: Any = [part.strip() for part in value.split(",")] if _is_list(keys) else value
         for key in reversed(keys):
             branch = {key: branch}
         _merge(settings, branch)
     return settings
+
+
+def _is_list(keys: list[str]) -> bool:
+    return keys[0] == "accept" or (keys[0] == "trust" and keys[-1] != "threshold")
 
 
 def _merge(into: dict[str, Any], other: Mapping[str, Any]) -> None:

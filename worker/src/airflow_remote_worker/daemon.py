@@ -59,16 +59,18 @@ from airflow_remote_protocol.messages import (
     Stop,
     StopReason,
 )
+from airflow_remote_protocol.statements import Kind
 from airflow_remote_protocol.version import PROTOCOL_VERSION, Capability, agree
 
 from airflow_remote_worker import __version__, system
 from airflow_remote_worker.clock import CLOCK_DIFFERS_S, Clock, SystemClock, describe_clock_offset
-from airflow_remote_worker.code.acceptance import Check, accept_all
+from airflow_remote_worker.code.acceptance import Check
 from airflow_remote_worker.code.bundles import BundleCode, Limits
 from airflow_remote_worker.code.fetch import Incoming, PackFetcher
 from airflow_remote_worker.code.interpreter import find, find_own
 from airflow_remote_worker.code.runtimes import Environments
 from airflow_remote_worker.code.trees import TreeStore
+from airflow_remote_worker.code.trust import Trust
 from airflow_remote_worker.config import Config, ConfigError
 from airflow_remote_worker.errors import WorkerError
 from airflow_remote_worker.facts import capabilities, facts
@@ -104,6 +106,7 @@ from airflow_remote_worker.state.directory import Membership, State
 from airflow_remote_worker.state.free_space import Disk
 from airflow_remote_worker.state.spool import Spool
 from airflow_remote_worker.state.task_settings import TaskSettingsKeeper
+from airflow_remote_worker.state.trusted_keys import TrustFile
 from airflow_remote_worker.state.worker_log import WorkerLog
 from airflow_remote_worker.status import StatusFile
 from airflow_remote_worker.system.systemd import Notifier
@@ -271,7 +274,8 @@ class Daemon:
             Limits(total=int(config.code.total_mb * 1_000_000), least_free=int(config.min_free_mb * 1_000_000)),
             clock,
         )
-        self._check_tree: Check = accept_all
+        self.trust = Trust(config, TrustFile(state.root, state.put_aside), state.statements, self.link.fetch_statements, clock)
+        self._check_tree: Check = self.trust.check
         self.base, self._own_base = find(config), find_own()
         self.releases = ReleaseKeeper(
             config=config,
@@ -282,6 +286,7 @@ class Daemon:
             arguments=start.arguments,
             is_trial=start.trial is not None,
             check=self._check_tree,
+            on_proven=self.trust.note_proven,
         )
         self.releases.load()
         self.runtimes = self._make_runtimes(config, state, clock)
@@ -297,6 +302,8 @@ class Daemon:
             note_failure=self.disk.note_failure,
             body_bytes=lambda: self.link.body_bytes,
             code=self.code,
+            check_tree=self._check_tree,
+            needs_signed_code=lambda: self.trust.requires(Kind.BUNDLE),
             runtimes=self.runtimes if isinstance(self.runtimes, SentRuntimes) else None,
             release=self.releases.running,
         )
@@ -384,6 +391,7 @@ class Daemon:
             root=state.runtimes,
             clock=clock,
             check=self._check_tree,
+            on_proven=self.trust.note_proven,
         )
 
     def _wire_triggers(self) -> None:

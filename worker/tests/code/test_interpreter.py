@@ -81,6 +81,7 @@ def _that_says(tmp_path: Path, other: dict[str, object]) -> Path:
     [
         (Config(state=STATE, update=UpdateConfig(accept="off")), "update.accept is off"),
         (Config(state=STATE, run_as_user="nobody"), "set update.accept = 'central'"),
+        (Config(state=STATE, update=UpdateConfig(accept="signed")), "this worker trusts no key"),
         (Config(state=STATE, queues={"gpu": QueueConfig(run_as_user="nobody")}), "set update.accept = 'central'"),
         (Config(state=STATE, run_as_user="nobody", update=UpdateConfig(accept="off")), "update.accept is off"),
     ],

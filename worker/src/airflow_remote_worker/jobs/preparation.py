@@ -22,9 +22,11 @@ from airflow_remote_protocol.messages import (
 
 from airflow_remote_worker import system
 from airflow_remote_worker.code import local
+from airflow_remote_worker.code.acceptance import BUNDLE
 from airflow_remote_worker.code.bundles import CodeUnavailable, Origin
 from airflow_remote_worker.code.local import LocalCode
 from airflow_remote_worker.daemon_thread import run_in_daemon_thread
+from airflow_remote_worker.errors import WorkerError
 from airflow_remote_worker.jobs.job import Job
 from airflow_remote_worker.jobs.site import RuntimeGone, Site
 from airflow_remote_worker.lease import Lease, runtime_of
@@ -83,6 +85,7 @@ async def prepare(
         run_as_user=site.config.user_of(job.offer.queue),
         body_bytes=site.body_bytes(),
         tree=code.tree,
+        signed=site.needs_signed_code(),
         runtime=runtime_of(job.offer),
         runtime_name=job.offer.runtime.name if job.offer.runtime else "",
         release=site.release,
@@ -154,6 +157,11 @@ async def _get_tree(
     """Return the code that central publishes. Raises: Unprepared, Declined, TimeoutError."""
     assert site.code is not None
     holder = Lease(offer.job_id, offer.epoch)
+    try:
+        if refused := await site.check_tree(tree.digest, BUNDLE, 0):
+            raise Unprepared(f"bundle {bundle.name!r}: {refused}")
+    except WorkerError as error:
+        raise Declined(f"central did not say who has signed the code of bundle {bundle.name!r}: {error}") from None
     for is_last in (False, True):
         try:
             files = await site.code.ensure(tree, Origin.of_bundle(bundle), holder, note)

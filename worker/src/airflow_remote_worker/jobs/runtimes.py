@@ -30,7 +30,7 @@ from airflow_remote_protocol.messages import (
 )
 
 from airflow_remote_worker.clock import Backoff, Clock
-from airflow_remote_worker.code.acceptance import RUNTIME, Check, accept_all
+from airflow_remote_worker.code.acceptance import RUNTIME, Check, Proven, accept_all, note_nothing
 from airflow_remote_worker.code.bundles import BundleCode, CodeUnavailable, Origin
 from airflow_remote_worker.code.runtimes import CannotMake, Environments, Ready, environment_of
 from airflow_remote_worker.daemon_thread import run_in_daemon_thread
@@ -65,6 +65,7 @@ class SentRuntimes:
         site_env: the site's variables for tasks (`runtime.env`).
         root: the directory for logs and canaries of runtimes; only for the daemon's user.
         check: whether the site accepts a runtime.
+        on_proven: called with the tree of a runtime that has passed its canary.
     """
 
     def __init__(
@@ -77,9 +78,11 @@ class SentRuntimes:
         root: Path,
         clock: Clock,
         check: Check = accept_all,
+        on_proven: Proven = note_nothing,
     ) -> None:
         self.on_change: Callable[[], None] = _do_nothing
         self._check = check
+        self._on_proven = on_proven
         self._code = code
         self._environments = environments
         self._make_launcher = make_launcher
@@ -279,6 +282,7 @@ class SentRuntimes:
         if found.trouble:
             environments.note_failed(digest)
         else:
+            self._on_proven(digest, RUNTIME)
             environments.note_passed(digest, airflow=found.airflow, task_sdk=found.task_sdk, version=found.python)
 
     # Use
@@ -298,12 +302,14 @@ class SentRuntimes:
         if self._launcher_for(digest) is None and await _in_thread(partial(self._environments.ready, digest)) is None:
             raise gone
         try:
+            if self._launcher_for(digest) is None and (refused := await self._check(digest, RUNTIME, ref.serial)):
+                raise RuntimeGone(refused)  # it was made before this site required signatures, or is older than one that works
             tree = await self._code.ensure(ref.tree, Origin.of_runtime(ref), Lease(offer.job_id, offer.epoch), note)
             if self._launcher_for(digest) is None:
                 launcher = await self._make_launcher_of(digest, tree)
                 launcher.close()  # no zygote: few jobs, if any, come after this one
                 self._others[digest] = launcher
-        except (CodeUnavailable, CannotMake) as error:
+        except (CodeUnavailable, CannotMake, WorkerError) as error:
             raise RuntimeGone(str(error)) from None
         python = self._environments.python_of(digest)
         if not python.exists():

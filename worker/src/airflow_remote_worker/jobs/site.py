@@ -10,6 +10,7 @@ from typing import Protocol
 from airflow_remote_protocol.execution import DEFAULT_BODY_BYTES
 from airflow_remote_protocol.messages import Offer
 
+from airflow_remote_worker.code.acceptance import Check, accept_all
 from airflow_remote_worker.code.bundles import BundleCode
 from airflow_remote_worker.config import Config
 
@@ -49,6 +50,10 @@ class Site:
     """Returns the maximum size of the body of an Execution API call."""
     code: BundleCode | None = None
     """The code that central sends."""
+    check_tree: Check = accept_all
+    """Whether the site accepts a tree of a bundle."""
+    needs_signed_code: Callable[[], bool] = lambda: False
+    """Whether code of central must be signed, and callbacks be functions of it."""
     runtimes: RuntimeOfJob | None = None
     """The runtimes that central sends; None: jobs run in the site's own."""
     release: str = ""

@@ -48,6 +48,7 @@ from airflow_remote_protocol.messages import (
     RuntimeNoted,
     Session,
     SessionRequest,
+    Statements,
     TriggerEvent,
     Usage,
     UsageNoted,
@@ -310,6 +311,15 @@ class Link:
         headers = {"content-type": "application/json"}
         async with self._stream("POST", f"trees/{digest}/blobs", body, headers=headers, accepted=(200,)) as response:
             yield self._chunks(response)
+
+    async def fetch_statements(self, digest: str) -> list[str]:
+        """Return what was signed about the tree *digest*, as envelopes.
+
+        Raises:
+            Unreachable, Superseded, Refused, Outdated: see :mod:`.errors`.
+        """
+        answer = await self._send("GET", f"trees/{digest}/statements", session=True)
+        return decoded(Statements, answer).envelopes
 
     async def report_inventory(self, inventory: Inventory) -> None:
         """Report which trees and runtimes this worker holds."""

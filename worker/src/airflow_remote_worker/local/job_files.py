@@ -52,6 +52,8 @@ class JobSpec(msgspec.Struct, frozen=True):
     """The tree that *bundle_path* belongs to, which must stay while the job runs; empty: the site's own directory."""
     runtime: str = ""
     """The tree of the runtime that it runs in, which must stay too; empty: the site's own."""
+    signed: bool = False
+    """Whether the site requires signed code: a callback must then be a function of the code in *bundle_path*."""
     runtime_name: str = ""
     """The name that central has for it; empty: the site's own."""
     release: str = ""
@@ -98,6 +100,7 @@ class HostSpec(msgspec.Struct, frozen=True):
     """As in :class:`JobSpec`, also the next two."""
     runtime: str = ""
     release: str = ""
+    signed: bool = False
 
 
 class Result(msgspec.Struct, frozen=True):

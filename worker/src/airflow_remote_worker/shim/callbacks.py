@@ -18,7 +18,7 @@ from airflow.sdk.execution_time import callback_supervisor
 from airflow.sdk.execution_time.callback_supervisor import CallbackSubprocess, supervise_callback
 
 from airflow_remote_worker.local import job_files
-from airflow_remote_worker.shim import compat, configuration
+from airflow_remote_worker.shim import compat, configuration, own_code
 from airflow_remote_worker.shim.coordinator import Watchful
 from airflow_remote_worker.shim.daemon_client import DaemonClient
 from airflow_remote_worker.shim.denials import DenialsToLog
@@ -45,6 +45,8 @@ def host_callback(job: job_files.JobSpec, gateway: DaemonClient, log: Path) -> j
             return process
 
     callback_supervisor.CallbackSubprocess = OurCallback  # this process hosts only this job
+    if job.signed:
+        callback_supervisor.execute_callback = own_code.only(callback_supervisor.execute_callback, job.bundle_path)
     error = ""
     try:
         supervise_callback(

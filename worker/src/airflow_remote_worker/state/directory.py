@@ -92,6 +92,7 @@ class State:
         self.status_path = root / "status.json"
         self.contact_path = root / "contact"
         self.task_settings_path = root / "task-settings.json"
+        self.statements = root / "statements"
         self.zygote_log = root / "zygote.log"
         self.worker_log = root / "own-log"
         self._credential = root / "credential.json"

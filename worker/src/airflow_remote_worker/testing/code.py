@@ -14,9 +14,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from urllib.parse import parse_qs
 
-from airflow_remote_protocol.codec import decode
+from airflow_remote_protocol.codec import decode, encode
 from airflow_remote_protocol.errors import ProblemCode
-from airflow_remote_protocol.messages import BlobsWanted, TreeRef
+from airflow_remote_protocol.messages import BlobsWanted, Statements, TreeRef
 from airflow_remote_protocol.packs import Encoding, Layout, Stored, decode_blob, encode_blob, lay_out, lay_out_blobs
 from airflow_remote_protocol.trees import DIGEST, Entry, Tree
 from airflow_remote_protocol.version import PROBLEM_HEADER
@@ -61,6 +61,8 @@ class CodeStore:
     """How contents are stored. Tests with large ones replace it: LZMA takes a second for each MB."""
     ignores_ranges: bool = False
     """Each answer is the whole pack, as through a proxy that drops `Range`."""
+    statements: list[str] = field(default_factory=list)
+    """Envelopes; each request for statements is answered with all of them."""
     _trees: dict[str, Tree] = field(default_factory=dict)
     _blobs: dict[str, tuple[Encoding, bytes]] = field(default_factory=dict)
     _sizes: dict[str, int] = field(default_factory=dict)
@@ -116,6 +118,9 @@ class CodeStore:
         layout = lay_out_blobs(tree, asked.blobs, self._stored(), lzma=asked.lzma)
         answer = CodeAnswer(200, self._bytes(layout, tree), {"content-type": "application/octet-stream"})
         return self.always_for_blobs(request, answer) if self.always_for_blobs else answer
+
+    def answer_statements(self, digest: str, request: CodeRequest) -> CodeAnswer:
+        return CodeAnswer(200, encode(Statements(self.statements)), {"content-type": "application/json"})
 
     def has(self, digest: str) -> bool:
         return digest in self._trees

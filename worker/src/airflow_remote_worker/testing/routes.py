@@ -173,6 +173,8 @@ class Routes:
                 return self._tree(request, worker, unquote(digest), self._code.answer_pack)
             case ("POST", ["trees", digest, "blobs"]):
                 return self._tree(request, worker, unquote(digest), self._code.answer_blobs)
+            case ("GET", ["trees", digest, "statements"]):
+                return self._tree(request, worker, unquote(digest), self._code.answer_statements)
             case ("POST", ["leave"]):
                 with ledger.changed:
                     ledger.leave(worker)

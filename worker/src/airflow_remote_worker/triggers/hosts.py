@@ -212,6 +212,7 @@ class Hosts:
             tree=code.tree,
             runtime=code.runtime,
             release=self._site.release,
+            signed=self._site.needs_signed_code(),
         )
         path.mkdir(mode=0o700)
         started = self._starting[host_id] = anyio.Event()

@@ -15,7 +15,7 @@ import anyio
 from airflow_remote_protocol.messages import MAX_SHORT_TEXT, HeldRelease, ReleasePhase, WantedRelease
 
 from airflow_remote_worker.clock import Backoff, Clock
-from airflow_remote_worker.code.acceptance import RELEASE, Check
+from airflow_remote_worker.code.acceptance import RELEASE, Check, Proven, note_nothing
 from airflow_remote_worker.code.bundles import BundleCode, CodeUnavailable, Origin
 from airflow_remote_worker.code.runtimes import CannotMake
 from airflow_remote_worker.config import Config
@@ -55,6 +55,7 @@ class ReleaseKeeper:
         arguments: Sequence[str],
         is_trial: bool,
         check: Check,
+        on_proven: Proven = note_nothing,
     ) -> None:
         self.on_change: Callable[[], None] = _do_nothing
         self.running = running_tree()
@@ -67,6 +68,7 @@ class ReleaseKeeper:
         self._arguments = arguments
         self._is_trial = is_trial
         self._check = check
+        self._on_proven = on_proven
         self._record = Record()
         self._wanted: WantedRelease | None = None
         self._phase, self._detail = ReleasePhase.PREPARING, ""
@@ -167,6 +169,8 @@ class ReleaseKeeper:
             if self._record.current and self._record.current.serial != release.serial:
                 self._note(self._releases.store(records.renumber(self._record, release.serial)))
             self._set(ReleasePhase.RUNNING, "")
+            if not self._is_trial:
+                self._on_proven(release.tree, RELEASE)
             return True
         if reason := self._config.refuses_releases or await self._check(release.tree, RELEASE, release.serial):
             self._set(ReleasePhase.REFUSED, reason)

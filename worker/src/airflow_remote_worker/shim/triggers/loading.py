@@ -28,7 +28,9 @@ class CannotLoad(Exception):
 class Loader:
     """Makes triggers of one bundle, with the bundle's code of when the host started."""
 
-    def __init__(self, *, bundle_path: str, bundle_name: str) -> None:
+    def __init__(self, *, bundle_path: str, bundle_name: str, needs_trigger: bool = False) -> None:
+        """*needs_trigger*: only subclasses of Airflow's triggers are used, so that central can't have another class called."""
+        self._needs_trigger = needs_trigger
         self._bundle_path = bundle_path
         self._bundle_name = bundle_name
         self._classes: dict[tuple[str, str], type[Any]] = {}
@@ -65,6 +67,8 @@ class Loader:
                 found = _of_module(classpath) if archive is None else _of_archive(archive, classpath)
             if not isinstance(found, type):
                 raise CannotLoad(f"{classpath} is not a class")
+            if self._needs_trigger and not _is_trigger(found):
+                raise CannotLoad(f"{classpath} is not a trigger of Airflow, and only signed code runs here (trust.bundles)")
             if not callable(getattr(found, "run", None)):
                 raise CannotLoad(f"{classpath} is not a trigger: it has no method `run`")
             self._classes[key] = found
@@ -97,6 +101,12 @@ class Loader:
             reasons = "\n".join(str(error) for error in bag.import_errors.values()) or "it defines no module"
             raise CannotLoad(f"the Dag file {dag_rel_path} could not be imported: {reasons}")
         return module
+
+
+def _is_trigger(found: type[Any]) -> bool:
+    from airflow.triggers.base import BaseTrigger
+
+    return issubclass(found, BaseTrigger)
 
 
 def decode_arguments(encoded: Any) -> dict[str, Any]:

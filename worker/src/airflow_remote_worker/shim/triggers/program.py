@@ -109,7 +109,7 @@ class HostProgram:
         self._book = LogBook()
         self._channel = Channel(connector=connector, hello=self._hello, book=self._book, receive=self._receive)
         self._book.notify = self._channel.note_lines
-        self._loader = Loader(bundle_path=spec.bundle_path, bundle_name=spec.bundle_name)
+        self._loader = Loader(bundle_path=spec.bundle_path, bundle_name=spec.bundle_name, needs_trigger=spec.signed)
         self._on_kill_timeout_s = conf.getfloat("triggerer", "on_kill_timeout", fallback=30.0)
         self._runner = Runner(self._loader, self._fire, self._on_kill_timeout_s)
         threshold_s = conf.getfloat("triggerer", "blocked_main_thread_warning_threshold", fallback=0.2)
