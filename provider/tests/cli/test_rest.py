@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import re
+import tempfile
 from collections.abc import Callable, Iterator
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,6 +19,7 @@ from testkit.ledger import ago, change_job, empty_tables, enlist, queued, runnin
 
 from airflow_remote_provider import compat
 from airflow_remote_provider.api.duties.recorder import Recorder
+from airflow_remote_provider.cli.sign import keygen
 from airflow_remote_provider.definitions.grants import Ask, GrantKind
 from airflow_remote_provider.ledger import bundles, grants, queue_policy, queues, runtimes
 from airflow_remote_provider.ledger.runtimes import Built, Recipe
@@ -34,6 +38,18 @@ JOBS = [
     ["--older-than", "1h"],
     ["--older-than", "old"],
 ]
+KEY = str(Path(tempfile.gettempdir(), f"airflow-remote-test-{os.getpid()}.key"))
+"""A private key, which each run of these tests makes."""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _key() -> Iterator[None]:
+    keygen(argparse.Namespace(out=Path(KEY)))
+    yield
+    for path in (KEY, KEY + ".pub"):
+        Path(path).unlink()
+
+
 VERBS: dict[tuple[str, str], list[list[str]]] = {
     ("enrol", "create"): [["--queues", "a,b", "--labels", "site=kiel", "--networks", "10.1.0.0/16", "--uses", "3", "-o", "json"]],
     ("enrol", "list"): [[], ["-o", "json"]],
@@ -95,6 +111,16 @@ VERBS: dict[tuple[str, str], list[list[str]]] = {
         ["nothing"],
     ],
     ("runtimes", "assign"): [["gpu", "q", "ruled"], ["nothing", "q"]],
+    ("sign", "tree"): [
+        ["--runtime", "gpu", "--key", KEY],
+        ["--runtime", "gpu", "--key", KEY, "--expires", "90d"],
+        ["--bundle", "plant", "--key", KEY],
+        ["0" * 64, "--key", KEY],
+        ["--key", KEY],
+        ["--runtime", "gpu", "--key", "/no/such/key"],
+    ],
+    ("sign", "keys"): [[KEY + ".pub", "--serial", "1", "--key", KEY], [KEY, "--serial", "1", "--key", KEY]],
+    ("sign", "show"): [["0" * 64]],
     ("grants", "list"): [[], ["-o", "json"]],
     ("grants", "allow"): [["q", "--connections", "plant_*", "--variables", "v"], ["q"]],
     ("grants", "deny"): [["ruled", "--connections", "c"], ["q", "--variables", "x"]],
@@ -104,7 +130,7 @@ VERBS: dict[tuple[str, str], list[list[str]]] = {
     ("audit", "list"): [[], ["--kind", "action", "-o", "json"], ["--worker", "edge"]],
 }
 LOOKS = [(group, "list") for group in ("enrol", "workers", "jobs", "queues", "bundles", "runtimes", "grants", "audit")]
-HERE = {("publish",), ("runtimes", "build")}
+HERE = {("publish",), ("runtimes", "build"), ("sign", "keygen")}
 """Commands that work with the files of this machine, and never call a server."""
 
 

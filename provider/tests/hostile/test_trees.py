@@ -6,9 +6,14 @@ import contextlib
 import random
 import socket
 from collections.abc import Iterator
+from functools import partial
 
 import pytest
+from airflow_remote_protocol.messages import MAX_STATEMENT, MAX_STATEMENTS
+from airflow_remote_provider import compat
 from airflow_remote_provider.api.admission.downloads import OF_WORKER
+from airflow_remote_provider.ledger import statements
+from airflow_remote_provider.ledger.errors import Impossible
 from starlette.applications import Starlette
 from starlette.middleware.gzip import GZipMiddleware
 from starlette.routing import Route
@@ -17,6 +22,7 @@ from starlette.testclient import TestClient
 from testkit.attacker import Attacker
 from testkit.central import PREFIX
 from testkit.processes import wait_until
+from testkit.signing import SigningKey
 
 MIB = 1 << 20
 
@@ -129,3 +135,32 @@ def test_airflows_compression_leaves_packs_alone() -> None:
         "identity",
         "5000",
     )
+
+
+def test_statements_about_other_trees_are_not_shown_and_can_not_be_added(attacker: Attacker) -> None:
+    own, secret = attacker.central.publish({"a": b"a"}), attacker.central.publish({"b": b"b"})
+    attacker.central.run_tree(attacker.offer.job_id, own)
+    key = SigningKey()
+    for digest in (own, secret):
+        envelope = key.sign(digest)
+        compat.in_transaction(partial(statements.add, digest=digest, envelope=envelope, by="ann"))
+    shown = attacker.send("GET", f"trees/{own}/statements")
+    assert (shown.status, shown.body.count(b"payloadType")) == (200, 1)
+    for digest in (secret, "0" * 64):
+        assert attacker.send("GET", f"trees/{digest}/statements").problem == "not-found"
+    for method in ("POST", "PUT", "DELETE"):
+        assert attacker.send(method, f"trees/{own}/statements", b"{}").status in (404, 405)
+
+
+def test_an_answer_with_statements_is_bounded(attacker: Attacker) -> None:
+    tree = attacker.central.publish({"a": b"a"})
+    attacker.central.run_tree(attacker.offer.job_id, tree)
+    for number in range(MAX_STATEMENTS):
+        with contextlib.suppress(Impossible):
+            compat.in_transaction(partial(statements.add, digest=tree, envelope=SigningKey().sign(tree), by="ann"))
+        of_keys = SigningKey().hand_over_to(SigningKey(), serial=number)
+        digest = statements.open_envelope(of_keys)[1].digest
+        compat.in_transaction(partial(statements.add, digest=digest, envelope=of_keys, by="ann"))
+    shown = attacker.send("GET", f"trees/{tree}/statements")
+    assert shown.body.count(b"payloadType") == MAX_STATEMENTS
+    assert len(shown.body) < MAX_STATEMENTS * 2 * MAX_STATEMENT

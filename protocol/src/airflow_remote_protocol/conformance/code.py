@@ -8,11 +8,12 @@ import random
 from collections.abc import Callable, Mapping
 from io import BytesIO
 
+from airflow_remote_protocol.codec import decode
 from airflow_remote_protocol.conformance.caller import Caller, unique
 from airflow_remote_protocol.conformance.central import CentralUnderTest, Response
 from airflow_remote_protocol.conformance.expect import describe, expect_no_content, expect_refusal
 from airflow_remote_protocol.errors import ProblemCode
-from airflow_remote_protocol.messages import BlobsWanted, Inventory
+from airflow_remote_protocol.messages import BlobsWanted, Inventory, Statements
 from airflow_remote_protocol.packs import Encoding, PackReader, read_blobs
 from airflow_remote_protocol.trees import Entry, Tree
 from airflow_remote_protocol.version import PROBLEM_HEADER
@@ -282,6 +283,16 @@ def _with_tree(central: CentralUnderTest, files: Mapping[str, bytes]) -> tuple[C
     caller = Caller.connect(central)
     central.run_tree(caller.take_job().job_id, digest)
     return caller, digest
+
+
+def check_statements_are_of_trees_that_the_worker_may_fetch(central: CentralUnderTest) -> None:
+    secret = central.publish({"secret": b"of another worker"})
+    caller, digest = _with_tree(central, {"a": b"a"})
+    response = caller.call("GET", f"trees/{digest}/statements")
+    assert response.status == 200, describe(response)
+    assert decode(Statements, response.body).envelopes == []
+    for other in (secret, "0" * 64, *FORBIDDEN_DIGESTS[:4]):
+        expect_refusal(caller.call("GET", f"trees/{other}/statements"), ProblemCode.NOT_FOUND)
 
 
 def _pack(caller: Caller, digest: str, query: str = "", headers: Mapping[str, str] | None = None) -> Response:

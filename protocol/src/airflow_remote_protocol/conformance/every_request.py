@@ -126,6 +126,7 @@ def all_routes() -> list[tuple[str, str]]:
         ("POST", "inventory"),
         ("GET", f"trees/{'0' * 64}/pack"),
         ("POST", f"trees/{'0' * 64}/blobs"),
+        ("GET", f"trees/{'0' * 64}/statements"),
         ("POST", f"{job}/accept"),
         ("POST", f"{job}/decline"),
         ("POST", f"{job}/report"),

@@ -12,13 +12,13 @@ def get_remote_cli_commands() -> list[Any]:
     """Return the command tree."""
     from airflow.cli.cli_config import GroupCommand
 
-    from airflow_remote_provider.cli import audit, bundles, enrol, grants, jobs, publish, queues, runtimes, workers
+    from airflow_remote_provider.cli import audit, bundles, enrol, grants, jobs, publish, queues, runtimes, sign, workers
 
-    parts = (enrol, workers, jobs, queues, bundles, publish, runtimes, grants, audit)
+    parts = (enrol, workers, jobs, queues, bundles, publish, runtimes, sign, grants, audit)
     return [
         GroupCommand(
             name="remote",
-            help="Remote Executor: workers, enrolment, jobs, queues, Dag bundles, runtimes, grants, audit",
+            help="Remote Executor: workers, enrolment, jobs, queues, Dag bundles, runtimes, signatures, grants, audit",
             subcommands=tuple(part.commands() for part in parts),
         )
     ]

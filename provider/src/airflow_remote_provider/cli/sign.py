@@ -1,0 +1,169 @@
+"""`airflow remote sign …`: makes keys, and signs what workers are to use. Private keys never leave this computer."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from airflow_remote_provider.cli.central import central
+from airflow_remote_provider.cli.words import action, group, local_action, option, span_in
+
+if TYPE_CHECKING:
+    import argparse
+
+    from airflow_remote_protocol.statements import Predicate
+
+
+def commands() -> Any:
+    key = option("--key", required=True, type=Path, metavar="FILE", help="file with the private key")
+    expires = option("--expires", default=None, metavar="SPAN", help="how long the signature counts, e.g. 90d; default: for ever")
+    return group(
+        "sign",
+        "keys, and signed statements about what workers are to use",
+        local_action(
+            "keygen",
+            "make a key: FILE, which is secret, and FILE.pub, which workers are to trust",
+            keygen,
+            option("--out", required=True, type=Path, metavar="FILE", help="file for the private key, which must not exist"),
+        ),
+        action(
+            "tree",
+            "sign a tree, show it, and upload the statement",
+            sign_tree,
+            option("digest", nargs="?", help="the tree: 64 hexadecimal digits; or use --bundle or --runtime"),
+            option("--bundle", help="sign the newest tree of this Dag bundle"),
+            option("--runtime", help="sign the trees of the newest serial of this runtime"),
+            key,
+            expires,
+        ),
+        action(
+            "keys",
+            "sign the keys that replace those that workers have pinned",
+            sign_keys,
+            option("files", nargs="+", type=Path, metavar="FILE", help="files with the new public keys"),
+            option("--serial", required=True, type=int, help="number of this list; higher than that of the last one"),
+            key,
+            expires,
+        ),
+        action("show", "list what was signed about a tree", show, option("digest", help="the tree: 64 hexadecimal digits")),
+    )
+
+
+def keygen(args: argparse.Namespace) -> None:
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+    from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+
+    private = Ed25519PrivateKey.generate()
+    pem = private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    public = _public(private)
+    place = args.out.with_name(args.out.name + ".pub")
+    try:
+        if place.exists():
+            raise SystemExit(f"{place} exists; choose another name with --out")
+        with os.fdopen(os.open(args.out, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+            file.write(pem)
+        place.write_text(public.pem, encoding="ascii")
+    except OSError as error:
+        raise SystemExit(f"{args.out} can't be written: {error.strerror or error}; choose another name with --out") from None
+    print(f"key {public.id}\nprivate: {args.out} (keep it secret)\npublic: {place} (airflow-remote-worker join --trust {place})")
+
+
+def sign_tree(args: argparse.Namespace) -> None:
+    if sum(bool(one) for one in (args.digest, args.bundle, args.runtime)) != 1:
+        raise SystemExit("name one thing to sign: a tree's digest, --bundle NAME or --runtime NAME")
+    for digest, said in _wanted(args):
+        _sign(args, digest, said)
+
+
+def _wanted(args: argparse.Namespace) -> list[tuple[str, Predicate]]:
+    """Return the trees to sign, and what to say about each."""
+    from airflow_remote_protocol.statements import Kind, Predicate
+
+    at, expires = _times(args)
+    if args.runtime:
+        editions = central(args).show_runtime(args.runtime).editions
+        newest = max((edition.serial for edition in editions), default=0)
+        found = [
+            (edition.tree, Predicate(Kind.RUNTIME, at, args.runtime, edition.platform, newest, expires))
+            for edition in editions
+            if edition.serial == newest and edition.tree
+        ]
+        if not found:
+            raise SystemExit(f"the runtime {args.runtime} was not built yet; build it first: airflow remote runtimes build")
+        return found
+    names = [args.bundle] if args.bundle else [bundle.name for bundle in central(args).list_bundles()]
+    for name in names:
+        bundle = central(args).show_bundle(name)
+        states = [(bundle.about.tree, bundle.about.version)] if args.bundle else [(e.tree, e.version) for e in bundle.editions]
+        for tree, version in states:
+            if tree and (args.bundle or tree == args.digest):
+                return [(tree, Predicate(Kind.BUNDLE, at, name, version, 0, expires))]
+    if args.bundle:
+        raise SystemExit(f"the Dag bundle {args.bundle} was not published yet; publish it first: airflow remote publish")
+    for runtime in central(args).list_runtimes():
+        for edition in central(args).show_runtime(runtime.name).editions:
+            if edition.tree == args.digest:
+                return [(args.digest, Predicate(Kind.RUNTIME, at, runtime.name, edition.platform, edition.serial, expires))]
+    raise SystemExit(f"central has no tree {args.digest[:64]} of a bundle or a runtime")
+
+
+def sign_keys(args: argparse.Namespace) -> None:
+    from airflow_remote_protocol.statements import BadKey, Kind, Predicate, digest_of_keys, parse_keys
+
+    keys: list[str] = []
+    for path in args.files:
+        try:
+            keys += [key.line for key in parse_keys(path.read_text(encoding="utf-8"))]
+        except (OSError, UnicodeDecodeError, BadKey) as error:
+            raise SystemExit(f"{path} can't be used: {error}") from None
+    if args.serial < 1:
+        raise SystemExit("--serial must be 1 or more")
+    at, expires = _times(args)
+    _sign(args, digest_of_keys(keys), Predicate(Kind.KEYS, at, "", "", args.serial, expires, keys))
+
+
+def _times(args: argparse.Namespace) -> tuple[float, float | None]:
+    now = float(int(time.time()))
+    return now, None if args.expires is None else now + span_in("--expires", args.expires).total_seconds()
+
+
+def _sign(args: argparse.Namespace, digest: str, said: Predicate) -> None:
+    from airflow_remote_protocol.statements import PAYLOAD_TYPE, make
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+    from cryptography.hazmat.primitives.serialization import load_pem_private_key
+    from securesystemslib.dsse import Envelope
+    from securesystemslib.signer import CryptoSigner, SSlibKey
+
+    try:
+        private = load_pem_private_key(args.key.read_bytes(), None)
+    except (OSError, ValueError, TypeError) as error:
+        raise SystemExit(f"{args.key} can't be used as a private key: {error}") from None
+    if not isinstance(private, Ed25519PrivateKey):
+        raise SystemExit(f"{args.key} is no Ed25519 key; make one with `airflow remote sign keygen`")
+    public = _public(private)
+    key = SSlibKey(public.id, "ed25519", "ed25519", {"public": public.raw.hex()})
+    what = f"{said.kind.value} {said.name}".strip()
+    more = [f"version {said.version}"] if said.version else []
+    more += [f"serial {said.serial}"] if said.serial else []
+    print(f"{what} ({', '.join([*more, f'tree {digest}'])}): signing with key {public.id}")
+    envelope = Envelope(make(digest, said), PAYLOAD_TYPE, {})
+    envelope.sign(CryptoSigner(private, key))
+    central(args).add_statement(digest, json.dumps(envelope.to_dict()))
+
+
+def _public(private: Any) -> Any:
+    from airflow_remote_protocol.statements import DER_PREFIX, PublicKey
+    from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
+    der = private.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    return PublicKey(der[len(DER_PREFIX) :])
+
+
+def show(args: argparse.Namespace) -> None:
+    for one in central(args).list_statements(args.digest):
+        until = f", expires {one.expires_at:%Y-%m-%d %H:%M}" if one.expires_at else ""
+        serial = f" serial {one.serial}" if one.serial else ""
+        print(f"{one.kind} {one.name}{serial}: key {' '.join(one.key_ids)}, signed {one.signed_at:%Y-%m-%d %H:%M}{until}")
