@@ -3,7 +3,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from airflow_remote_worker.config import AcceptConfig, ConfigError, check_central, default_name, load
+from airflow_remote_worker.config import AcceptConfig, Config, ConfigError, UpdateConfig, check_central, default_name, load
 
 
 def test_flags_override_the_environment_which_overrides_the_file(tmp_path: Path) -> None:
@@ -107,3 +107,10 @@ def test_the_state_directory_is_shared_only_if_other_users_need_code_in_it(
     tmp_path: Path, settings: dict[str, object], shares: bool
 ) -> None:
     assert load({"state": tmp_path, **settings}, environ={}).shares_state is shares
+
+
+def test_releases_of_the_worker_are_taken_only_where_they_get_no_further_rights(tmp_path: Path) -> None:
+    assert Config(state=tmp_path).refuses_releases == ""
+    assert "run_as_user is set" in Config(state=tmp_path, run_as_user="nobody").refuses_releases
+    assert Config(state=tmp_path, run_as_user="nobody", update=UpdateConfig(accept="central")).refuses_releases == ""
+    assert Config(state=tmp_path, update=UpdateConfig(accept="off")).refuses_releases == "update.accept is off"

@@ -68,7 +68,7 @@ def join(arguments: argparse.Namespace, config: Config, state: State) -> int:
     from airflow_remote_protocol.messages import Enrolment
     from airflow_remote_protocol.tokens import MalformedToken
 
-    from airflow_remote_worker.code.interpreter import find
+    from airflow_remote_worker.code.interpreter import find, find_own
     from airflow_remote_worker.facts import facts
     from airflow_remote_worker.link.network import Network
 
@@ -92,7 +92,9 @@ def join(arguments: argparse.Namespace, config: Config, state: State) -> int:
         if arguments.trust:
             _pin(arguments.trust, config, state)
         link, interpreter = _link(network, token), find(config)
-        enrolment = Enrolment(name=config.name or default_name(), facts=facts(interpreter.platform), queues=queues)
+        enrolment = Enrolment(
+            name=config.name or default_name(), facts=facts(interpreter.platform, find_own().platform), queues=queues
+        )
         try:
             enrolled = _call(link, lambda: link.enrol(enrolment))
         except Unreachable as error:
@@ -188,8 +190,8 @@ def self_test(arguments: argparse.Namespace, config: Config, state: State) -> in
 
     try:
         lines = anyio.run(self_test.run, config, state)
-    except Unreachable as error:
-        return _fail(str(error), self_test.EXIT_UNREACHABLE)
+    except (Unreachable, OSError) as error:
+        return _fail(str(error), self_test.EXIT_LATER)
     except self_test.SelfTestFailed as error:
         return _fail(str(error))
     for line in lines:
@@ -289,6 +291,23 @@ def _runtime_of(shown: dict[str, Any]) -> str:
     tried_at = shown.get("runtime_tried_at")
     canary = f", canary passed {time.time() - tried_at:.0f} s ago" if tried_at else ""
     return "{python}, Task SDK {airflow}".format(**shown["runtime"]) + canary
+
+
+def code(arguments: argparse.Namespace, config: Config, state: State) -> int:
+    """List what central has sent, or remove what of it is not needed."""
+    from airflow_remote_worker.update import held_code
+
+    if arguments.action == "prune":
+        with state.locked():
+            lines = held_code.prune(config, state)
+    else:
+        lines = held_code.list_code(config, state)
+    for line in lines:
+        about = line.tree.about
+        name = f"{about.bundle} {about.version}".rstrip() if about else "(unknown)"
+        print(f"{line.tree.digest[:12]} {line.bytes / 1e6:8.1f} MB  {name}" + (f"  ({line.needed})" if line.needed else ""))
+    print(f"{'removed' if arguments.action == 'prune' else 'trees'}: {len(lines)}")
+    return EXIT_OK
 
 
 def check(arguments: argparse.Namespace, config: Config, state: State) -> int:
@@ -562,6 +581,11 @@ def _parser() -> argparse.ArgumentParser:
         "url", nargs="?", help="central's address, to test the connection before joining; no credential is sent"
     )
     checking.set_defaults(command=check)
+    holding = commands.add_parser(
+        "code", parents=[common], help="list the code, runtimes and releases that central has sent, or remove what is not needed"
+    )
+    holding.add_argument("action", choices=("list", "prune"), help="prune: only while no daemon runs, which does it itself")
+    holding.set_defaults(command=code)
     commands.add_parser("leave", parents=[common], help="stop being a worker: revoke and remove the credential").set_defaults(
         command=leave
     )

@@ -104,8 +104,9 @@ class ReleaseKeeper:
     def receive(self, wanted: WantedRelease | None) -> None:
         """Run this release from now on. None: keep the one that runs."""
         if wanted != self._wanted:
-            self._wanted = wanted
-            self._set(ReleasePhase.TRYING if self._is_trial else ReleasePhase.PREPARING, "")
+            self._wanted, tried = wanted, self._record.candidate
+            is_tried = self._is_trial and tried is not None and wanted is not None and tried.serial == wanted.serial
+            self._set(ReleasePhase.TRYING if is_tried else ReleasePhase.PREPARING, "")
             self._has_other.set()
 
     def on_session(self, wanted: WantedRelease | None) -> None:

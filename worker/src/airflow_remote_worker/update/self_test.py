@@ -32,8 +32,8 @@ from airflow_remote_worker.state.directory import State
 from airflow_remote_worker.state.spool import JobDir, Spool
 from airflow_remote_worker.update.trial import without_systemd
 
-EXIT_UNREACHABLE = 4
-"""Central can't be reached: no fault of the release, perhaps."""
+EXIT_LATER = 4
+"""Central can't be reached, or the disk fails: perhaps no fault of the release."""
 OF_AIRFLOW = ("airflow_remote_worker.shim", "airflow_remote_worker.testing", "airflow_remote_worker.__main__")
 """Modules that need Airflow, or that only tests use."""
 ANSWER_WITHIN_S = WITHIN_S + 120
@@ -132,7 +132,7 @@ def ask(command: Sequence[str]) -> None:
     """Let another release test itself. Blocks, for minutes on a slow machine.
 
     Raises:
-        Unreachable: it can't reach central now.
+        Unreachable: it can't reach central now, or the disk fails.
         SelfTestFailed: it does not work here.
     """
     try:
@@ -150,6 +150,6 @@ def ask(command: Sequence[str]) -> None:
     if done.returncode != EXIT_OK:
         lines = done.stderr.decode("utf-8", "replace").strip().splitlines() or ["no message"]
         text = lines[-1].strip().removeprefix("airflow-remote-worker: ")[:500]
-        if done.returncode == EXIT_UNREACHABLE:
+        if done.returncode == EXIT_LATER:
             raise Unreachable(text)
         raise SelfTestFailed(f"its self-test ended with {done.returncode}: {text}")
