@@ -110,7 +110,7 @@ def test_a_queues_policy_allows_globs_and_can_only_record_the_rest(central: Airf
     assert central.remote_cli("grants", "suggest", "grants_watched") == {
         "read": {"connections": ["withheld_plant"], "variables": ["withheld_text"]}
     }
-    central.cli("remote", "grants", "mode", "watched", "enforce")
+    central.remote_change("PUT", "policies", "watched", "mode", mode="enforce")
     run = central.trigger("grants_watched")
     assert central.wait_for_run("grants_watched", run) == "failed"
     assert "connection 'withheld_plant'" in central.task_log("grants_watched", run, "read")

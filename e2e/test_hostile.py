@@ -189,7 +189,7 @@ def test_no_date_breaks_the_execution_api(central: Airflow, hostile: HostileWork
 
 def test_a_concluded_job_can_not_read_or_write(central: Airflow, hostile: HostileWorker) -> None:
     central.api("POST", "variables", json={"key": "after_the_end", "value": "one"})
-    central.cli("remote", "grants", "allow", "hostile", "--variables", "after_the_end")
+    central.remote_change("POST", "policies", "hostile", "allow", variables=["after_the_end"])
     run, job = _begin(central, hostile)
     assert hostile.call(job, "GET", "variables/after_the_end").status_code == 200
     xcom = f"xcoms/prey/{run}/one/return_value"
@@ -202,7 +202,7 @@ def test_a_concluded_job_can_not_read_or_write(central: Airflow, hostile: Hostil
     assert hostile.end(job, "failed").status_code in (409, 422)
     assert central.wait_for_run("prey", run) == "success"
     assert central.xcom("prey", run, "one") == "honest"
-    central.cli("remote", "grants", "deny", "hostile", "--variables", "after_the_end")
+    central.remote_change("POST", "policies", "hostile", "deny", variables=["after_the_end"])
     central.api("DELETE", "variables/after_the_end")
 
 

@@ -41,11 +41,11 @@ def test_labels_and_bundles_decide_which_worker_of_a_queue(central: Airflow, new
     try:
         run = central.trigger("labelled")
         wait_until(lambda: len(central.jobs(run)) == 3, timeout_s=60, what="three jobs wait")
-        central.cli("remote", "workers", "labels", "special", "gpu=yes")
+        central.remote_change("PUT", "workers", "special", "labels", labels={"gpu": "yes"})
         assert central.wait_for_run("labelled", run) == "success"
         assert {result["site"] for result in _mapped(central, "labelled", run, "needy", 3)} == {"special"}
 
-        central.cli("remote", "workers", "bundles", "special", "another-*")
+        central.remote_change("PUT", "workers", "special", "bundles", bundles=["another-*"])
         run = central.trigger("bundled")
         assert central.wait_for_run("bundled", run) == "success"
         assert {result["site"] for result in _mapped(central, "bundled", run, "be", 3)} == {"plain"}

@@ -162,7 +162,7 @@ def test_a_suspension_ends_an_open_poll_at_once_and_can_be_lifted(central: Airfl
     [answer] = answers
     assert (answer.status_code, answer.headers[PROBLEM]) == (403, "suspended")
     assert stranger.get("ping").headers[PROBLEM] == "suspended"
-    central.cli("remote", "workers", "unsuspend", name)
+    central.remote_change("POST", "workers", name, "unsuspend")
     wait_until(lambda: stranger.get("ping").status_code == 200, timeout_s=60, what="the worker is accepted again")
 
 

@@ -128,7 +128,7 @@ def test_a_trigger_has_the_grants_of_its_task(central: Airflow, worker: Worker) 
 
 def test_a_listed_class_runs_on_central_and_its_failure_affects_only_its_task(central: Airflow, worker: Worker) -> None:
     """Without the placeholder, an error in its constructor would end a triggerer of Airflow 3.3."""
-    central.cli("remote", "grants", "allow", "default", "--code-on-central", "listed_triggers.OnCentral")
+    central.remote_change("POST", "policies", "default", "allow", code_on_central=["listed_triggers.OnCentral"])
     triggerer = central.process("triggerer").pid
     run = central.trigger("waits_on_central")
     assert central.wait_for_run("waits_on_central", run) == "failed"

@@ -29,7 +29,7 @@ def _build(central: Airflow, variable: str) -> None:
 def sent(central: Airflow, new_worker: NewWorker) -> Worker:
     """Return a worker that has the first serial, which is rolled out, from central; the second is built only."""
     _build(central, "BUILD=first")
-    central.cli("remote", "runtimes", "assign", NAME, QUEUE)
+    central.remote_change("PUT", "queues", QUEUE, "runtime", runtime=NAME)
     worker = new_worker(central, "sent", queues=QUEUE, has_runtime=False)
     wait_until(lambda: _runtime(central)["ready"] == 1, timeout_s=180, what="the worker has the runtime ready")
     _build(central, "BUILD=second")

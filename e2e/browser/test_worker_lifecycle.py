@@ -55,7 +55,7 @@ def test_a_worker_that_joined_and_never_ran_is_never_connected(
     page.get_by_role("textbox", name="Search").fill("newcomer")  # other tests' workers may fill the page
     row = page.get_by_role("row").filter(has=page.get_by_role("button", name="newcomer", exact=True))
     expect(row).to_contain_text("never connected")
-    central.cli("remote", "workers", "remove", "newcomer")
+    central.remote_change("DELETE", "workers", "newcomer")
     expect(row).to_have_count(0)
 
 

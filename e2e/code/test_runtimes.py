@@ -56,7 +56,7 @@ def build(pushing: Pushing, name: str, *options: str) -> None:
 
 
 def assigned(pushing: Pushing, runtime: str, queue: str) -> None:
-    pushing.airflow.cli("remote", "runtimes", "assign", runtime, queue)
+    pushing.airflow.remote_change("PUT", "queues", queue, "runtime", runtime=runtime)
 
 
 def shown(pushing: Pushing, runtime: str) -> Any:
@@ -145,7 +145,7 @@ def test_a_runtime_that_fails_its_canary_halts_the_rollout(
     write_wheel(wheels, "2.0", {"sitecustomize.py": "raise SystemExit('this runtime is broken')\n"})
     (tmp_path / "requirements.txt").write_text("e2e-extra==2.0\n")
     build(pushing, "halting", "--requirements", str(tmp_path / "requirements.txt"))
-    pushing.airflow.cli("remote", "runtimes", "roll", "halting")
+    pushing.airflow.remote_change("POST", "runtimes", "halting", "roll", percent=100)
     halted = wait_until(lambda: shown(pushing, "halting")["about"]["halted"], timeout_s=120, what="the rollout halts")
     assert "halting" in str(halted)
     assert "this runtime is broken" in str(halted)

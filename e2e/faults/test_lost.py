@@ -24,7 +24,7 @@ def test_after_lost_after_airflow_retries_and_the_old_try_has_ended_with_a_compl
     dag: str, queue: str, central: Airflow, new_worker: NewWorker, tmp_path: Path
 ) -> None:
     if dag == "silent_by_queue":
-        central.cli("remote", "queues", "set", queue, "--lost-after", f"{LOST_AFTER_S}s")
+        central.remote_change("PUT", "queues", queue, "rules", lost_after_s=LOST_AFTER_S)
     with FaultProxy(central.url) as cable:
         at_sea = new_worker(central, f"at-sea-{queue}", queues=queue, url=cable.url)
         run = central.trigger(dag, {"directory": str(tmp_path)})

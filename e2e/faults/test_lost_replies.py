@@ -136,7 +136,7 @@ def test_a_lost_reply_to_the_enrolment_is_reported_and_can_be_corrected(impatien
         again = Worker(tmp_path, name="newcomer", central=network.url, token=enrolment_token(impatient, "newcomer"), bundles={})
         with pytest.raises(RuntimeError, match="airflow remote workers remove newcomer"):
             again.join()
-        impatient.cli("remote", "workers", "remove", "--yes", "newcomer")
+        impatient.remote_change("DELETE", "workers", "newcomer")
         again.join()
 
 

@@ -229,7 +229,7 @@ class Airflow:
     def remote_api(self, *path: str, **query: str) -> Any:
         """Return what the Remote Executor's REST API answers an administrator; of a list, all rows.
 
-        For tests that are not about the command line: to start a command takes two seconds of a core.
+        For tests that are not about the command line, as :meth:`remote_change`: to start a command takes two seconds of a core.
         """
         rows: list[Any] = []
         while True:
@@ -242,6 +242,13 @@ class Airflow:
             if found["next"] is None:
                 return rows
             query["after"] = found["next"]
+
+    def remote_change(self, method: str, *path: str, **body: object) -> Any:
+        """Change something by the Remote Executor's REST API as an administrator; return the answer, None if it is empty."""
+        url = "/remote/ui/v1/" + "/".join(quote(part, safe="") for part in path)
+        answer = self.client().request(method, url, json=body or None)
+        answer.raise_for_status()
+        return answer.json() if answer.content else None
 
     def query(self, sql: str, **values: object) -> list[dict[str, Any]]:
         """Return the rows of a SELECT on central's database, for facts that no API shows. *values* are its `:name` parameters."""
@@ -266,10 +273,8 @@ class Airflow:
         return self.query(f"SELECT {columns} FROM {source} WHERE {where}", dag=dag_id, run=run_id)
 
     def enrolment_token(self, *, queues: str = "default", name_pattern: str = "*", team: str | None = None) -> str:
-        body = {"queues": queues.split(","), "name_pattern": name_pattern, "team": team}
-        answer = self.client().post("/remote/ui/v1/enrolment-tokens", json=body)  # a command would take seconds to start
-        answer.raise_for_status()
-        return str(answer.json()["token"])
+        new = {"queues": queues.split(","), "name_pattern": name_pattern, "team": team}
+        return str(self.remote_change("POST", "enrolment-tokens", **new)["token"])
 
     # -- its public API, as a user
 
