@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -247,6 +248,13 @@ def test_an_abandoned_call_gives_its_place_back() -> None:
         assert (await asyncio.wait_for(_pass(gateway), 5)).status == 418
 
     _with(check, concurrency=1)
+
+
+def test_the_garbage_collector_is_enabled_while_the_gateway_serves() -> None:
+    async def check(gateway: Gateway, stub: Stub) -> None:
+        assert gc.isenabled()
+
+    _with(check)
 
 
 def test_the_gateway_is_busy_before_and_after_it_serves() -> None:

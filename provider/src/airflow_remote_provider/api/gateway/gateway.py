@@ -6,9 +6,10 @@ No Airflow token leaves central. The Execution API itself checks that the path n
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
-from collections.abc import AsyncIterator, Callable, MutableMapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator, MutableMapping
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -57,7 +58,8 @@ class Gateway:
         app = self._make_app()
         async with app.router.lifespan_context(app):
             self._app = app
-            await self._call(method="GET", decoded="health", raw="health", query=b"", headers=[], body=b"", subject=None)
+            with _collector_paused():
+                await self._call(method="GET", decoded="health", raw="health", query=b"", headers=[], body=b"", subject=None)
             yield
             self._app = None
 
@@ -125,6 +127,18 @@ class Gateway:
             return []
         token = self._tokens.generate(extras={"sub": str(subject.id), "scope": token_scope(subject.kind, meaning)})
         return [(b"authorization", f"Bearer {token}".encode())]
+
+
+@contextmanager
+def _collector_paused() -> Iterator[None]:
+    """Pause Python's garbage collector. It takes a quarter of the time that the routers take, and finds nothing: they stay."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
 
 
 async def _drive(app: ASGIApp, scope: MutableMapping[str, Any], body: bytes) -> Passed:
