@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+import os
+import pwd
+import shutil
+import subprocess
+import sys
+import tempfile
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
 
+from testkit.network.fault_proxy import FaultProxy
 from testkit.processes import wait_until
+from testkit.versions import AIRFLOW
+from testkit.worker import Worker
 
 from .conftest import NewEmptyWorker, Pushing, dag_source
 
@@ -26,6 +36,39 @@ while not (directory / "go").exists():
     time.sleep(0.1)
 import airflow.sdk.bases.hook  # from the files that it began with
 return airflow.sdk.bases.hook.__file__"""
+OTHER_USER = """import os, pwd, sys
+from pathlib import Path
+import airflow.sdk.bases.hook  # a file of the runtime that nothing has read before
+from word_of_user import WORD
+def denied(path):
+    try:
+        path.read_bytes()
+    except PermissionError:
+        return True
+state = Path("{state}")
+return [pwd.getpwuid(os.geteuid()).pw_name, sys.prefix, WORD, denied(state / "credential.json"), os.access(__file__, os.W_OK)]"""
+EARLIER = {"apache-airflow-core": "3.3.1", "apache-airflow-task-sdk": "1.3.1"}
+BUILD_EARLIER = f"""
+import sys
+from airflow.__main__ import main
+from airflow_remote_provider.packing.runtimes import requirements
+
+own = requirements.version
+requirements.version = lambda name: {EARLIER}.get(name) or own(name)
+sys.argv = ["airflow", "remote", "runtimes", "build", "patched", "--no-follow"]
+main()
+"""
+"""Builds what a central with Airflow 3.3.1 would build, with what it would note about it."""
+LET_FOLLOW = """
+from airflow_remote_provider import compat
+from airflow_remote_provider.ledger import runtimes
+
+def follow(session):
+    row = runtimes.must_lock(session, "patched")
+    row.recipe = {**row.recipe, "follow": True}
+
+compat.in_transaction(follow)
+"""
 EXTRA = """from e2e_extra import WORD
 return WORD"""
 
@@ -72,8 +115,13 @@ def airflow_version(pushing: Pushing) -> str:
     return str(pushing.airflow.api("GET", "version")["version"])
 
 
-def test_a_worker_without_anything_runs_tasks(pushing: Pushing, new_empty_worker: NewEmptyWorker) -> None:
+@pytest.fixture(scope="module")
+def default_runtime(pushing: Pushing) -> None:
+    """Build the runtime of queues that name none."""
     build(pushing, "default")
+
+
+def test_a_worker_without_anything_runs_tasks(pushing: Pushing, default_runtime: None, new_empty_worker: NewEmptyWorker) -> None:
     pushing.write("bare.py", dag_source("bare", "bare", FIRST))
     pushing.parse("bare")
     worker = new_empty_worker("bare", has_runtime=False)
@@ -151,3 +199,91 @@ def test_a_runtime_that_fails_its_canary_halts_the_rollout(
     assert "this runtime is broken" in str(halted)
     run, state = pushing.run("halting")
     assert (state, pushing.airflow.xcom("halting", run, "main")) == ("success", "runs")
+
+
+@pytest.fixture
+def other_user() -> Iterator[str]:
+    name = f"remote-code-{os.getpid() % 100_000}"
+    subprocess.run(["useradd", "--system", "--no-create-home", "--shell", "/usr/sbin/nologin", name], check=True)
+    yield name
+    subprocess.run(["userdel", name], check=False)
+
+
+@pytest.fixture
+def public() -> Iterator[Path]:
+    """Return a directory that every user can enter, as the parent of a state directory must be: pytest's are closed."""
+    place = Path(tempfile.mkdtemp(prefix="remote-code-"))
+    place.chmod(0o755)
+    yield place
+    shutil.rmtree(place)
+
+
+@pytest.fixture
+def public_python() -> Path:
+    """Return an interpreter that every user can reach, of our version, as pyenv's below `/root` is not."""
+    found = Path(sys.executable).resolve()
+    if any(not parent.stat().st_mode & 0o001 for parent in found.parents):
+        found = Path(f"/usr/bin/python3.{sys.version_info.minor}")
+        if not found.exists():
+            pytest.skip(f"other users can't reach {sys.executable}, and there is no {found}")
+    return found
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can switch users")
+def test_a_task_of_another_user_runs_in_a_runtime_from_central(
+    pushing: Pushing, default_runtime: None, other_user: str, public: Path, public_python: Path
+) -> None:
+    token = pushing.airflow.enrolment_token(queues="other-user", name_pattern="other-user")
+    worker = Worker(public / "worker", name="other-user", central=pushing.airflow.url, token=token, has_runtime=False)
+    pushing.write("word_of_user.py", "WORD = 'of the bundle'\n")
+    pushing.write("of_user.py", dag_source("of_user", "other-user", OTHER_USER.format(state=worker.state)))
+    pushing.parse("of_user")
+    with (worker.state / "worker.toml").open("a") as file:
+        file.write(f'run_as_user = "{other_user}"\n[update]\naccept = "central"\n[runtime]\ninterpreter = "{public_python}"\n')
+    try:
+        worker.start()
+        run, state = pushing.run("of_user", timeout_s=180)
+        assert state == "success", pushing.airflow.task_log("of_user", run, "main")
+        user, prefix, word, is_closed, can_write = pushing.airflow.xcom("of_user", run, "main")
+        assert (user, word, is_closed, can_write) == (other_user, "of the bundle", True, False)
+        assert Path(prefix).is_relative_to(worker.state / "code/runtimes")
+        assert pwd.getpwuid(worker.state.stat().st_uid).pw_name == "root"
+    finally:
+        worker.stop()
+
+
+@pytest.mark.skipif(AIRFLOW != "", reason="e2e/upgrade has the step from 3.3 to 3.4")
+def test_runtimes_follow_a_patch_of_airflow_while_jobs_run(
+    pushing: Pushing, proxy: FaultProxy, new_empty_worker: NewEmptyWorker, tmp_path: Path
+) -> None:
+    """Central builds the patch and rolls it out by itself, and only what has changed travels."""
+    command = [sys.executable, "-c", BUILD_EARLIER]
+    subprocess.run(command, env=pushing.airflow.environment, cwd=pushing.airflow.home, check=True, timeout=280)
+    assigned(pushing, "patched", "patched")
+    pushing.write("through_patch.py", dag_source("through_patch", "patched", LONG.format(directory=tmp_path)))
+    pushing.write("patched.py", dag_source("patched", "patched", FIRST))
+    pushing.parse("patched")
+    new_empty_worker("patched", has_runtime=False)
+    long_run = pushing.airflow.trigger("through_patch")
+    wait_until((tmp_path / "pid").exists, timeout_s=120, what="the long task runs")
+    task = psutil.Process(int((tmp_path / "pid").read_text()))
+    run, state = pushing.run("patched")
+    assert (state, pushing.airflow.xcom("patched", run, "main")[2]) == ("success", "3.3.1")
+
+    before = received(proxy)
+    command = [sys.executable, "-c", LET_FOLLOW]
+    subprocess.run(command, env=pushing.airflow.environment, cwd=pushing.airflow.home, check=True, timeout=60)
+    wait_until(lambda: is_ready(pushing, "patched", "patched", 2), timeout_s=240, what="the worker has the patch", every_s=0.5)
+    patch_bytes = received(proxy) - before
+    run, state = pushing.run("patched")
+    assert (state, pushing.airflow.xcom("patched", run, "main")[2]) == ("success", airflow_version(pushing))
+    assert 0 < patch_bytes <= 1_500_000
+    assert task.is_running()
+    (tmp_path / "go").touch()
+    assert pushing.airflow.wait_for_run("through_patch", long_run) == "success"
+    assert len(pushing.airflow.jobs(long_run)) == 1
+
+
+def received(proxy: FaultProxy) -> int:
+    """Return the bytes of all answers with code so far."""
+    return sum(sum(exchange.reply_bytes) for exchange in list(proxy.exchanges) if "/trees/" in exchange.path)
