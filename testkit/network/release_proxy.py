@@ -23,7 +23,7 @@ from airflow_remote_protocol.packs import Encoding, Stored, lay_out
 from airflow_remote_protocol.trees import Entry, Tree
 from airflow_remote_protocol.version import MARKER_HEADER, PROTOCOL_VERSION
 
-NOT_PASSED = frozenset({"connection", "transfer-encoding", "content-length", "host", "keep-alive"})
+NOT_PASSED = frozenset({"accept-encoding", "connection", "transfer-encoding", "content-length", "host", "keep-alive"})
 
 
 class ReleaseProxy:
@@ -96,7 +96,7 @@ class _Handler(BaseHTTPRequestHandler):
         upstream = http.client.HTTPConnection(*proxy.upstream, timeout=120)
         try:
             passed = {name: value for name, value in self.headers.items() if name.lower() not in NOT_PASSED}
-            upstream.request(self.command, self.path, body, passed)
+            upstream.request(self.command, self.path, body, {**passed, "accept-encoding": "identity"})
             found = upstream.getresponse()
             answer = found.read()
         except OSError:
