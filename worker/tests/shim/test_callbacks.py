@@ -101,3 +101,22 @@ def test_a_callback_outlives_the_daemon(zygote: ZygoteUnderTest, make_job: MakeJ
     wait_until(lambda: len(daemon.hellos) > 1, 10)
     daemon.stop_job("gone")
     assert job.result(10).stopped
+
+
+def test_where_code_must_be_signed_a_callback_of_the_bundle_runs(
+    zygote: ZygoteUnderTest, make_job: MakeJob, daemon: StubDaemon
+) -> None:
+    job = make_job(CALLBACKS, signed=True, **callback("announce", text="it is late"))
+    zygote.spawn(job)
+    assert job.result() == job_files.Result(exit_code=0, final_state="")
+    assert "announced: it is late" in job.events()
+
+
+@pytest.mark.parametrize("path", ["os.system", "a_dag.time.sleep", "a_dag.BaseHook"])
+def test_where_code_must_be_signed_no_other_callback_runs(run_host: Callable[[Job], None], make_job: MakeJob, path: str) -> None:
+    asked = callback("announce", command="touch ran")
+    asked["workload"]["path"] = path
+    job = make_job(CALLBACKS, signed=True, **asked)
+    run_host(job)
+    assert job.result().exit_code == 1
+    assert f"the callback {path} is not run" in json.dumps(job.log())

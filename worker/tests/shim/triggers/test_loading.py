@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import types
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -62,3 +63,19 @@ def test_only_a_file_in_an_archive_has_an_archive(bundle: Path) -> None:
     assert archive_of(bundle, "one.zip/dag.py") == str(bundle / "one.zip")
     assert archive_of(bundle, "waits_beside.py") is None
     assert archive_of(bundle, "no.zip/dag.py") is None
+
+
+def test_where_code_must_be_signed_only_a_trigger_of_airflow_is_used(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    base = type("BaseTrigger", (), {})
+    for name in ("airflow", "airflow.triggers", "airflow.triggers.base"):
+        monkeypatch.setitem(sys.modules, name, types.SimpleNamespace(BaseTrigger=base))
+    loader = Loader(bundle_path=str(bundle), bundle_name="b", needs_trigger=True)
+    loader.prepare()
+    (bundle / "waits_for_airflow.py").write_text(
+        "from airflow.triggers.base import BaseTrigger\nclass Wait(BaseTrigger):\n    run = 1"
+    )
+    for classpath in ("waits_beside.Wait", "threading.Thread", "subprocess.Popen"):
+        with pytest.raises(CannotLoad, match="only signed code"):
+            loader.find_class(classpath, dag_rel_path="dag.py")
+    with pytest.raises(CannotLoad, match="no method"):
+        loader.find_class("waits_for_airflow.Wait", dag_rel_path="dag.py")
