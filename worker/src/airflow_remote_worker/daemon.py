@@ -302,7 +302,7 @@ class Daemon:
             note_failure=self.disk.note_failure,
             body_bytes=lambda: self.link.body_bytes,
             code=self.code,
-            check_tree=self._check_tree,
+            check_code=self.trust.check_code,
             needs_signed_code=lambda: self.trust.requires(Kind.BUNDLE),
             runtimes=self.runtimes if isinstance(self.runtimes, SentRuntimes) else None,
             release=self.releases.running,

@@ -66,6 +66,13 @@ def test_a_statement_about_another_tree_or_of_another_kind_does_not_count() -> N
     assert "nobody has signed it" in judged(ANN.sign(TREE, Kind.RUNTIME, serial=1)).refused
 
 
+def test_code_that_was_signed_for_one_bundle_is_not_that_of_another() -> None:
+    trusted = Trusted([ANN.public])
+    envelopes = [ANN.sign(TREE, name="etl")]
+    assert judge(envelopes, TREE, Kind.BUNDLE, trusted, now=NOW, name="etl").refused == ""
+    assert "is about 'etl', not about 'plant'" in judge(envelopes, TREE, Kind.BUNDLE, trusted, now=NOW, name="plant").refused
+
+
 def test_an_expired_statement_does_not_count() -> None:
     assert "has expired" in judged(ANN.sign(TREE, expires=NOW)).refused
     assert judged(ANN.sign(TREE, expires=NOW + 1)).refused == ""

@@ -92,7 +92,7 @@ def test_unsigned_code_is_not_even_fetched(central: FakeCentral, new: NewWorker)
 def test_signed_code_runs_and_is_not_asked_about_again(central: FakeCentral, new: NewWorker) -> None:
     worker = new(ANN)
     tree = publish(central)
-    central.code.statements = [EVE.sign(tree), ANN.sign(tree)]
+    central.code.statements = [EVE.sign(tree, name="dags-folder"), ANN.sign(tree, name="dags-folder")]
     central.wait_for_state(enqueue(central, tree), JobState.SUCCEEDED)
     worker.detach()
     worker.start()
@@ -103,31 +103,31 @@ def test_signed_code_runs_and_is_not_asked_about_again(central: FakeCentral, new
 def test_code_runs_once_it_is_signed(central: FakeCentral, new: NewWorker) -> None:
     new(ANN)
     tree = publish(central)
-    central.code.statements = [EVE.sign(tree)]
+    central.code.statements = [EVE.sign(tree, name="dags-folder")]
     assert "does not trust" in refusal(central, enqueue(central, tree))
-    central.code.statements.append(ANN.sign(tree))
+    central.code.statements.append(ANN.sign(tree, name="dags-folder"))
     central.wait_for_state(enqueue(central, tree), JobState.SUCCEEDED)
 
 
 def test_one_key_is_not_enough_where_two_are_required(central: FakeCentral, new: NewWorker) -> None:
     new(ANN, BOB, threshold=2)
     tree = publish(central)
-    central.code.statements = [ANN.sign(tree)]
+    central.code.statements = [ANN.sign(tree, name="dags-folder")]
     assert "1 of the 2 keys" in refusal(central, enqueue(central, tree))
-    central.code.statements.append(BOB.sign(tree))
+    central.code.statements.append(BOB.sign(tree, name="dags-folder"))
     central.wait_for_state(enqueue(central, tree), JobState.SUCCEEDED)
 
 
 def test_pinned_keys_are_replaced_by_keys_that_they_have_signed(central: FakeCentral, new: NewWorker) -> None:
     worker = new(ANN, pinned=True)
     tree = publish(central)
-    central.code.statements = [EVE.hand_over_to(EVE, serial=1), EVE.sign(tree)]
+    central.code.statements = [EVE.hand_over_to(EVE, serial=1), EVE.sign(tree, name="dags-folder")]
     assert "does not trust" in refusal(central, enqueue(central, tree))
-    central.code.statements = [ANN.hand_over_to(BOB, serial=1), BOB.sign(tree)]
+    central.code.statements = [ANN.hand_over_to(BOB, serial=1), BOB.sign(tree, name="dags-folder")]
     central.wait_for_state(enqueue(central, tree), JobState.SUCCEEDED)
     assert TrustFile(worker.state.root, worker.state.put_aside).load().keys == [BOB.public.line]
     old = publish(central, "run\nlog old\nexit 0")
-    central.code.statements = [ANN.sign(old)]
+    central.code.statements = [ANN.sign(old, name="dags-folder")]
     assert "does not trust" in refusal(central, enqueue(central, old))
 
 

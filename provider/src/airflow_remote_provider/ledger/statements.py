@@ -36,7 +36,7 @@ class SignedStatement:
 
 
 def add(session: Session, digest: str, envelope: str, *, by: str) -> SignedStatement:
-    """Store a statement about the tree *digest*. It replaces one of the same keys about the same tree.
+    """Store a statement about the tree *digest*. It replaces one of the same keys about the same tree and name.
 
     Raises:
         Impossible: it is no statement about this tree, or the tree has too many.
@@ -67,7 +67,7 @@ def add(session: Session, digest: str, envelope: str, *, by: str) -> SignedState
         added_by=by[:250],
     )
     for other in session.scalars(select(StatementRow).where(StatementRow.tree == digest)).all():
-        if other.key_ids == row.key_ids:
+        if other.key_ids == row.key_ids and open_envelope(other.envelope)[1].predicate.name == predicate.name:
             session.delete(other)
     session.flush()
     _require_room(session, row)

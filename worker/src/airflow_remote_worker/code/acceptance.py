@@ -5,14 +5,18 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 
 Check = Callable[[str, str, int], Awaitable[str]]
-"""From a tree's digest, its kind (`bundle`, `runtime`, `release`) and its serial (of a bundle: 0): why this site
+"""From a tree's digest, its kind (`runtime`, `release`) and its serial: why this site
 does not accept it; empty: it does.
 
 Called before the tree is fetched. It may ask central for statements, and raise what that raises (:mod:`..errors`).
 """
-BUNDLE = "bundle"
 RUNTIME = "runtime"
 RELEASE = "release"
+
+
+async def accept_code(tree: str, bundle: str) -> str:
+    """Accept the code of every bundle."""
+    return ""
 
 
 async def accept_all(tree: str, kind: str, serial: int) -> str:

@@ -39,8 +39,8 @@ class Verdict:
     """What the keys have signed."""
 
 
-def judge(envelopes: Iterable[str], digest: str, kind: Kind, trusted: Trusted, *, now: float) -> Verdict:
-    """Return whether at least *threshold* of the trusted keys have signed that *digest* is a tree of this *kind*."""
+def judge(envelopes: Iterable[str], digest: str, kind: Kind, trusted: Trusted, *, now: float, name: str | None = None) -> Verdict:
+    """Return whether at least *threshold* of the trusted keys have signed that *digest* is a tree of this *kind*, and *name*."""
     signed: dict[tuple[str, int], set[str]] = {}
     said: dict[tuple[str, int], Predicate] = {}
     problems: list[str] = []
@@ -54,6 +54,9 @@ def judge(envelopes: Iterable[str], digest: str, kind: Kind, trusted: Trusted, *
         if statement.digest != digest or predicate.kind is not kind:
             continue
         names = ", ".join(signature.keyid[:SHOWN] for signature in envelope.signatures)
+        if name not in (None, predicate.name):
+            problems.append(f"the statement of key {names} is about {predicate.name!r}, not about {name!r}")
+            continue
         if problem := _problem(predicate, trusted, now):
             problems.append(f"the statement of key {names} {problem}")
             continue

@@ -59,15 +59,21 @@ class Trust:
         return self._own[kind] or self._own[Kind.BUNDLE] or [key for line in self._pinned.keys for key in parse_keys(line)]
 
     async def check(self, tree: str, kind: str, serial: int) -> str:
-        """Return why this site does not accept a tree; empty: it does. See :data:`.acceptance.Check`."""
-        wanted = Kind(kind)
+        """Return why this site does not accept a runtime or a release; empty: it does. See :data:`.acceptance.Check`."""
+        return await self._check(tree, Kind(kind))
+
+    async def check_code(self, tree: str, bundle: str) -> str:
+        """Return why this site does not accept *tree* as the code of *bundle*; empty: it does. Raises as :meth:`check`."""
+        return await self._check(tree, Kind.BUNDLE, bundle)
+
+    async def _check(self, tree: str, wanted: Kind, name: str | None = None) -> str:
         if not self.requires(wanted):
             return ""
-        verdict = self._judge(self._load(tree), tree, wanted)
+        verdict = self._judge(self._load(tree), tree, wanted, name)
         if verdict.refused:
             envelopes = (await self._fetch(tree))[:MAX_STATEMENTS]
             self._rotate(envelopes)
-            verdict = self._judge(envelopes, tree, wanted)
+            verdict = self._judge(envelopes, tree, wanted, name)
             if not verdict.refused:
                 self._store(tree, envelopes)
         return verdict.refused
@@ -81,9 +87,9 @@ class Trust:
             floors = {**self._pinned.floors, floor_name(said): said.serial}
             self._replace(msgspec.structs.replace(self._pinned, floors=floors))
 
-    def _judge(self, envelopes: list[str], tree: str, kind: Kind) -> Verdict:
+    def _judge(self, envelopes: list[str], tree: str, kind: Kind, name: str | None = None) -> Verdict:
         trusted = Trusted(self.keys(kind), self._config.trust.threshold, self._pinned.floors)
-        return judge(envelopes, tree, kind, trusted, now=self._clock.wall())
+        return judge(envelopes, tree, kind, trusted, now=self._clock.wall(), name=name)
 
     def _rotate(self, envelopes: list[str]) -> None:
         before = self._pinned

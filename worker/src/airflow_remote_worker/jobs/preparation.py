@@ -22,7 +22,6 @@ from airflow_remote_protocol.messages import (
 
 from airflow_remote_worker import system
 from airflow_remote_worker.code import local
-from airflow_remote_worker.code.acceptance import BUNDLE
 from airflow_remote_worker.code.bundles import CodeUnavailable, Origin
 from airflow_remote_worker.code.local import LocalCode
 from airflow_remote_worker.daemon_thread import run_in_daemon_thread
@@ -158,7 +157,7 @@ async def _get_tree(
     assert site.code is not None
     holder = Lease(offer.job_id, offer.epoch)
     try:
-        if refused := await site.check_tree(tree.digest, BUNDLE, 0):
+        if refused := await site.check_code(tree.digest, bundle.name):
             raise Unprepared(f"bundle {bundle.name!r}: {refused}")
     except WorkerError as error:
         raise Declined(f"central did not say who has signed the code of bundle {bundle.name!r}: {error}") from None

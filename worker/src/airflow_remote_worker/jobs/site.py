@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -10,7 +10,7 @@ from typing import Protocol
 from airflow_remote_protocol.execution import DEFAULT_BODY_BYTES
 from airflow_remote_protocol.messages import Offer
 
-from airflow_remote_worker.code.acceptance import Check, accept_all
+from airflow_remote_worker.code.acceptance import accept_code
 from airflow_remote_worker.code.bundles import BundleCode
 from airflow_remote_worker.config import Config
 
@@ -50,8 +50,8 @@ class Site:
     """Returns the maximum size of the body of an Execution API call."""
     code: BundleCode | None = None
     """The code that central sends."""
-    check_tree: Check = accept_all
-    """Whether the site accepts a tree of a bundle."""
+    check_code: Callable[[str, str], Awaitable[str]] = accept_code
+    """From a tree's digest and its bundle: why the site does not accept that code; empty: it does. Raises as :data:`.Check`."""
     needs_signed_code: Callable[[], bool] = lambda: False
     """Whether code of central must be signed, and callbacks be functions of it."""
     runtimes: RuntimeOfJob | None = None
