@@ -10,7 +10,7 @@ from typing import Any
 
 from deploy.checks.running import CheckFailed
 
-CHECKS = ("packages", "workflows", "charts")
+CHECKS = ("packages", "workflows", "charts", "units")
 
 
 def main(names: list[str]) -> int:

@@ -48,7 +48,13 @@ def test_hardening_can_be_left_out_for_tasks_that_use_sudo() -> None:
     hardened = options(Unit(("/x",), Path("/s"), user="alice").render())
     assert hardened["NoNewPrivileges"] == "yes"
     lax = options(Unit(("/x",), Path("/s"), user="alice", allow_sudo=True).render())
-    assert not [name for name in lax if name.startswith(("NoNew", "Protect", "Restrict", "Lock")) and "Exit" not in name]
+    hardening = ("NoNew", "Protect", "Private", "Restrict", "Lock", "Capab", "SystemCall")
+    assert not [name for name in lax if name.startswith(hardening) and "Exit" not in name]
+
+
+def test_a_service_of_root_keeps_the_capabilities_to_run_tasks_as_other_users() -> None:
+    assert "CapabilityBoundingSet" in options(Unit(("/x",), Path("/s"), user="alice").render())
+    assert "CapabilityBoundingSet" not in options(Unit(("/x",), Path("/s"), user="root").render())
 
 
 def test_special_characters_in_paths_are_escaped_for_systemd() -> None:

@@ -66,23 +66,37 @@ WantedBy={target}
 
 HARDENED = """
 # Tasks are children of this service and inherit these restrictions. They do not affect ordinary tasks (Python, Bash, a client of
-# a Docker daemon). They forbid sudo and other setuid programs, `run_as_user`, and containers without a daemon (rootless
-# podman): `service install --allow-sudo` leaves them out.
+# a Docker daemon). They forbid sudo and other setuid programs, packet sockets, programs of another architecture, containers
+# without a daemon (rootless podman), and writing to /usr, /boot and /etc: `service install --allow-sudo` leaves them out.
 NoNewPrivileges=yes
+{capabilities}
+ProtectSystem=full
 ProtectKernelTunables=yes
 ProtectKernelModules=yes
 ProtectKernelLogs=yes
 ProtectControlGroups=yes
 ProtectHostname=yes
+PrivateMounts=yes
 RestrictRealtime=yes
+RestrictSUIDSGID=yes
+RestrictAddressFamilies=~AF_PACKET
 LockPersonality=yes
+SystemCallArchitectures=native
+# Calls that only administration needs fail with EPERM. Debuggers (@debug), sandboxes (namespaces) and other users work.
+SystemCallFilter=~@clock @cpu-emulation @module @mount @obsolete @raw-io @reboot @swap
+SystemCallErrorNumber=EPERM
 # Worth adding in a drop-in where your tasks allow it:
 #   ProtectSystem=strict with ReadWritePaths={state} and each directory that tasks write to
 #   ProtectHome=yes (not with the state directory or the Dags in a home)
 #   PrivateDevices=yes, ProtectClock=yes (not where a task uses a device: a serial port, a GPU)
-#   RestrictNamespaces=yes, RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6, SystemCallArchitectures=native, MemoryMax=…
-# Never add PrivateTmp=yes, DynamicUser=yes or RuntimeDirectory=: a stop would remove directories that running tasks still use.
+#   RestrictNamespaces=yes (not where a task runs a browser), RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6, MemoryMax=…
+# Never add PrivateTmp=yes, DynamicUser=yes, RemoveIPC=yes or RuntimeDirectory=: a stop would remove what running tasks still use.
 """
+NO_CAPABILITIES = """\
+# The service's user has no capabilities, and no program gives it any.
+CapabilityBoundingSet="""
+ROOTS_CAPABILITIES = """\
+# The service is root, so that tasks run as other users (`run_as_user`): it keeps its capabilities."""
 
 UNHARDENED = """
 # Tasks are children of this service and inherit its restrictions. Hardening was left out (--allow-sudo).
@@ -126,7 +140,9 @@ class Unit:
             drain_s=self.drain_s,
             stop_s=self.drain_s + STOP_MARGIN_S,
             user=f"User={self.user}" if self.system else "# (no User=: the user whose service manager this is)",
-            hardening=hardening.replace("{state}", state),
+            hardening=hardening.replace("{state}", state).replace(
+                "{capabilities}", ROOTS_CAPABILITIES if self.user == "root" else NO_CAPABILITIES
+            ),
             target="multi-user.target" if self.system else "default.target",
         )
 
