@@ -10,7 +10,7 @@ from typing import Any
 
 from deploy.checks.running import CheckFailed
 
-CHECKS = ("packages", "workflows", "charts", "units")
+CHECKS = ("packages", "workflows", "charts", "units", "roles", "containerfiles")
 
 
 def main(names: list[str]) -> int:
@@ -29,7 +29,7 @@ def main(names: list[str]) -> int:
             figures[name] = {"failed": str(error).splitlines()[0]}
             print(f"{name}: {error}", file=sys.stderr)
         figures[name]["seconds"] = round(time.monotonic() - began, 1)
-        print(f"{name:<10} {figures[name]['seconds']:>6} s", flush=True)
+        print(f"{name:<14} {figures[name]['seconds']:>6} s", flush=True)
     print(json.dumps(figures))
     return 1 if failed else 0
 
