@@ -13,8 +13,9 @@ from sqlalchemy import Engine
 from testkit.ledger import empty_tables  # isort: skip
 
 from airflow_remote_protocol.statements import Kind, open_envelope, parse_keys
+from airflow_remote_protocol.trees import Entry, Tree
 from airflow_remote_provider import compat
-from airflow_remote_provider.ledger import runtimes, statements
+from airflow_remote_provider.ledger import runtimes, statements, trees
 from airflow_remote_provider.ledger.runtimes import Built, Recipe
 from securesystemslib.dsse import Envelope
 from securesystemslib.signer import SSlibKey
@@ -72,6 +73,17 @@ def test_each_platform_of_a_runtime_is_signed_with_its_serial(run: Run, database
     said = open_envelope(envelopes(tree)[0])[1].predicate
     assert (said.kind, said.name, said.serial) == (Kind.RUNTIME, "gpu", 1)
     empty_tables(database)
+
+
+def test_a_release_of_the_worker_is_signed_by_tree_and_serial(run: Run, database: Engine, key: Path) -> None:
+    tree = Tree.of([Entry("release.json", "1" * 64, 1)])
+    compat.in_transaction(lambda session: trees.begin_tree(session, tree, "release", "ann"))
+    run("sign", "tree", tree.digest, "--release", "7", "--key", str(key))
+    said = open_envelope(envelopes(tree.digest)[0])[1].predicate
+    assert (said.kind, said.name, said.serial) == (Kind.RELEASE, "worker", 7)
+    for words in (["--release", "7"], [tree.digest, "--release", "0"]):
+        with pytest.raises(SystemExit, match="a serial of 1 or more|name one thing to sign"):
+            run("sign", "tree", *words, "--key", str(key))
 
 
 def test_a_list_of_new_keys_is_signed_by_the_old_one(run: Run, database: Engine, key: Path) -> None:

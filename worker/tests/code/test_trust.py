@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from airflow_remote_protocol.messages import Outcome, RuntimePhase, RuntimeRef
+from airflow_remote_protocol.messages import Outcome, ReleasePhase, RuntimePhase, RuntimeRef
 from airflow_remote_protocol.statements import Kind
 from airflow_remote_protocol.states import JobState
 from airflow_remote_worker import daemon as daemon_module
@@ -162,6 +162,35 @@ def test_a_runtime_older_than_one_that_has_worked_is_not_taken_again(central: Fa
     eventually(lambda: phase(central, first)[0] is RuntimePhase.FAILED, timeout_s=30)
     assert "serial 2 was used here" in phase(central, first)[1]
     assert TrustFile(worker.state.root, worker.state.put_aside).load().floors == {"runtime default": 2}
+
+
+def release_phase(central: FakeCentral) -> tuple[ReleasePhase | None, str]:
+    held = central.held_release("w1")
+    return (held.phase, held.detail) if held else (None, "")
+
+
+def test_an_unsigned_release_of_the_worker_is_refused_with_the_reason(central: FakeCentral, new: NewWorker) -> None:
+    wanted = central.release(central.code.publish({"release.json": b"{}"}))
+    worker = new(ANN)
+    eventually(lambda: release_phase(central)[0] is ReleasePhase.REFUSED, timeout_s=30)
+    assert "nobody has signed it" in release_phase(central)[1]
+    assert central.requests_to(f"trees/{wanted.tree.digest}/pack") == []
+    central.code.statements = [ANN.sign(wanted.tree.digest, Kind.RELEASE, name="worker", serial=wanted.serial)]
+    worker.detach()
+    worker.start()
+    eventually(lambda: release_phase(central)[0] is ReleasePhase.FAILED, timeout_s=30)  # signed, but it is no release
+    assert len(central.requests_to(f"trees/{wanted.tree.digest}/pack")) == 1
+
+
+def test_a_release_older_than_one_that_has_worked_is_refused(central: FakeCentral, new: NewWorker, tmp_path: Path) -> None:
+    wanted = central.release(central.code.publish({"release.json": b"{}"}))
+    central.code.statements = [ANN.sign(wanted.tree.digest, Kind.RELEASE, name="worker", serial=4)]
+    state = tmp_path / "state"
+    state.mkdir()
+    TrustFile(state, lambda path: None).store(TrustedKeys(floors={"release worker": 5}))
+    new(ANN)
+    eventually(lambda: release_phase(central)[0] is ReleasePhase.REFUSED, timeout_s=30)
+    assert "is about serial 4, and serial 5 was used here" in release_phase(central)[1]
 
 
 @pytest.mark.parametrize(("keys", "threshold"), [(("/no/such/file",), 1), ((ANN.public.line,), 2)])

@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 
     from airflow_remote_protocol.statements import Predicate
 
+RELEASE = "worker"
+"""What all releases of the worker are called: their serials count together."""
+
 
 def commands() -> Any:
     key = option("--key", required=True, type=Path, metavar="FILE", help="file with the private key")
@@ -36,6 +39,7 @@ def commands() -> Any:
             option("digest", nargs="?", help="the tree: 64 hexadecimal digits; or use --bundle or --runtime"),
             option("--bundle", help="sign the newest tree of this Dag bundle"),
             option("--runtime", help="sign the trees of the newest serial of this runtime"),
+            option("--release", type=int, metavar="SERIAL", help="the tree is that of the worker's release with this serial"),
             key,
             expires,
         ),
@@ -74,6 +78,8 @@ def keygen(args: argparse.Namespace) -> None:
 def sign_tree(args: argparse.Namespace) -> None:
     if sum(bool(one) for one in (args.digest, args.bundle, args.runtime)) != 1:
         raise SystemExit("name one thing to sign: a tree's digest, --bundle NAME or --runtime NAME")
+    if args.release is not None and (not args.digest or args.release < 1):
+        raise SystemExit("--release needs the digest of the release's tree, and a serial of 1 or more")
     for digest, said in _wanted(args):
         _sign(args, digest, said)
 
@@ -83,6 +89,8 @@ def _wanted(args: argparse.Namespace) -> list[tuple[str, Predicate]]:
     from airflow_remote_protocol.statements import Kind, Predicate
 
     at, expires = _times(args)
+    if args.release:
+        return [(args.digest, Predicate(Kind.RELEASE, at, RELEASE, "", args.release, expires))]
     if args.runtime:
         editions = central(args).show_runtime(args.runtime).editions
         newest = max((edition.serial for edition in editions), default=0)
