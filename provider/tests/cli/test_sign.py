@@ -82,7 +82,7 @@ def test_a_release_of_the_worker_is_signed_by_tree_and_serial(run: Run, database
     said = open_envelope(envelopes(tree.digest)[0])[1].predicate
     assert (said.kind, said.name, said.serial) == (Kind.RELEASE, "worker", 7)
     for words in (["--release", "7"], [tree.digest, "--release", "0"]):
-        with pytest.raises(SystemExit, match="a serial of 1 or more|name one thing to sign"):
+        with pytest.raises(SystemExit, match=r"a serial of 1 or more|name one thing to sign"):
             run("sign", "tree", *words, "--key", str(key))
 
 
