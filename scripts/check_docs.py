@@ -17,6 +17,8 @@ from airflow_remote_protocol.states import render_mermaid
 from airflow_remote_worker.system.service_unit import Unit
 
 ROOT = Path(__file__).parent.parent
+sys.path.insert(0, str(ROOT))
+from deploy import sboms  # noqa: E402 - it is no installed package
 
 # (document, name of its block, what must stand between <!-- name:begin --> and <!-- name:end -->)
 BLOCKS: list[tuple[str, str, Callable[[], str]]] = [
@@ -35,6 +37,9 @@ BLOCKS: list[tuple[str, str, Callable[[], str]]] = [
 # (file, all that must stand in it)
 FILES: list[tuple[str, Callable[[], str]]] = [
     ("deploy/systemd/airflow-remote-worker.service", lambda: UNIT.render()),
+    ("protocol/sbom.cdx.json", lambda: sboms.render(ROOT / "protocol")),
+    ("worker/sbom.cdx.json", lambda: sboms.render(ROOT / "worker")),
+    ("provider/sbom.cdx.json", lambda: sboms.render(ROOT / "provider")),
 ]
 UNIT = Unit(
     ("/opt/airflow-remote-worker/bin/airflow-remote-worker",), Path("/var/lib/airflow-remote-worker"), user="airflow-worker"
