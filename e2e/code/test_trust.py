@@ -2,28 +2,20 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
-import pytest
+from testkit.signing import SigningKey
 
 from .conftest import NewEmptyWorker, Pushing, dag_source
 
 PLAIN = "return 'it ran'"
+BUNDLE = "dags-folder"
 
 
-@pytest.fixture
-def key(tmp_path: Path) -> Path:
-    return tmp_path / "release.key"
-
-
-def keygen(pushing: Pushing, path: Path) -> str:
-    """Make a key; return the line of its public key."""
-    pushing.airflow.cli("remote", "sign", "keygen", "--out", str(path))
-    return path.with_name(path.name + ".pub").read_text().splitlines()[1]
-
-
-def sign(pushing: Pushing, tree: str, key: Path, *options: str) -> None:
-    pushing.airflow.cli("remote", "sign", "tree", tree, "--key", str(key), *options)
+def add(pushing: Pushing, tree: str, envelope: str) -> None:
+    answer = pushing.airflow.client().post(f"/remote/ui/v1/trees/{tree}/statements", json={"envelope": envelope})
+    assert answer.status_code == 201, answer.text
 
 
 def write(pushing: Pushing, name: str, code: str = PLAIN) -> None:
@@ -39,22 +31,17 @@ def failed(pushing: Pushing, dag: str) -> tuple[str, str]:
     return pushing.airflow.task_log(dag, run, "main"), pushing.tree(run)
 
 
-def test_only_code_that_a_trusted_key_has_signed_runs(pushing: Pushing, new_empty_worker: NewEmptyWorker, key: Path) -> None:
-    trusted, other = keygen(pushing, key), key.with_name("other.key")
-    keygen(pushing, other)
+def test_only_code_that_a_trusted_key_has_signed_runs(pushing: Pushing, new_empty_worker: NewEmptyWorker, tmp_path: Path) -> None:
+    key = tmp_path / "release.key"
+    pushing.airflow.cli("remote", "sign", "keygen", "--out", str(key))
+    trusted = key.with_name("release.key.pub")
     write(pushing, "signed_only")
     new_empty_worker("signed_only", settings=f'[trust]\nbundles = ["{trusted}"]')
     log, tree = failed(pushing, "signed_only")
     assert "nobody has signed it" in log
     assert f"airflow remote sign tree {tree}" in log
 
-    sign(pushing, tree, other)
-    assert "which this worker does not trust" in failed(pushing, "signed_only")[0]
-
-    sign(pushing, tree, key, "--expires", "1s")
-    assert "has expired" in failed(pushing, "signed_only")[0]
-
-    sign(pushing, tree, key, "--expires", "90d")
+    pushing.airflow.cli("remote", "sign", "tree", tree, "--key", str(key), "--expires", "90d")
     run, state = pushing.run("signed_only")
     assert state == "success", pushing.airflow.task_log("signed_only", run, "main")
 
@@ -64,13 +51,18 @@ def test_only_code_that_a_trusted_key_has_signed_runs(pushing: Pushing, new_empt
     assert "nobody has signed it" in log
 
 
-def test_two_of_two_keys_must_sign(pushing: Pushing, new_empty_worker: NewEmptyWorker, key: Path) -> None:
-    second = key.with_name("second.key")
-    lines = ", ".join(f'"{keygen(pushing, one)}"' for one in (key, second))
+def test_two_of_two_keys_must_sign_and_neither_may_have_expired(pushing: Pushing, new_empty_worker: NewEmptyWorker) -> None:
+    one, two, other = SigningKey(), SigningKey(), SigningKey()
     write(pushing, "two_keys")
+    lines = ", ".join(f'"{key.public.line}"' for key in (one, two))
     new_empty_worker("two_keys", settings=f"[trust]\nbundles = [{lines}]\nthreshold = 2")
-    _, tree = failed(pushing, "two_keys")
-    sign(pushing, tree, key)
-    assert "signed by 1 of the 2 keys" in failed(pushing, "two_keys")[0]
-    sign(pushing, tree, second)
+    tree = failed(pushing, "two_keys")[1]
+    add(pushing, tree, other.sign(tree, name=BUNDLE))
+    add(pushing, tree, one.sign(tree, name=BUNDLE))
+    log = failed(pushing, "two_keys")[0]
+    assert "which this worker does not trust" in log
+    assert "signed by 1 of the 2 keys" in log
+    add(pushing, tree, two.sign(tree, name=BUNDLE, expires=time.time() - 1))
+    assert "has expired" in failed(pushing, "two_keys")[0]
+    add(pushing, tree, two.sign(tree, name=BUNDLE))
     assert pushing.run("two_keys")[1] == "success"

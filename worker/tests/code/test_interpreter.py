@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from airflow_remote_protocol.platforms import Platform
 from airflow_remote_worker.code.interpreter import find
-from airflow_remote_worker.config import Config, QueueConfig, RuntimeConfig, UpdateConfig
+from airflow_remote_worker.config import Config, QueueConfig, RuntimeConfig, TrustConfig, UpdateConfig
 from airflow_remote_worker.local.interpreter import describe
 
 STATE = Path("state")
@@ -91,6 +91,13 @@ def test_a_site_refuses_runtimes_and_says_by_which_setting(config: Config, reaso
     assert found.platform == ""
     assert reason in found.trouble
     assert "runtime.python" in found.trouble
+
+
+def test_tasks_of_another_user_run_in_central_s_runtime_if_keys_must_have_signed_it() -> None:
+    config = Config(state=STATE, run_as_user="nobody", trust=TrustConfig(runtimes=("/a.pub",)))
+    assert config.needs_signed_updates
+    assert find(config).trouble == ""
+    assert config.refuses_releases, "there is no key for releases"
 
 
 def test_tasks_of_another_user_run_in_central_s_runtime_if_the_site_allows_it() -> None:

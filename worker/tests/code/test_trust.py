@@ -199,6 +199,19 @@ def test_settings_that_can_not_be_used_end_the_daemon_at_its_start(keys: tuple[s
         keys_in_settings(Config(state=Path("/s"), trust=TrustConfig(bundles=keys, threshold=threshold)))
 
 
+def test_join_pins_the_keys_in_a_file(central: FakeCentral, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "keys.pub").write_text(ANN.public.pem + BOB.public.pem)
+    joining = ["join", central.url, "--token", central.enrolment_token(["q"]), "--state", str(tmp_path / "state")]
+    assert main([*joining, "--trust", str(tmp_path / "gone.pub")]) == 2
+    assert "gone.pub can't be read" in capsys.readouterr().err
+    assert main([*joining, "--trust", str(tmp_path / "keys.pub")]) == 0
+    capsys.readouterr()
+    assert main(["trust", "show", "--state", str(tmp_path / "state")]) == 0
+    shown = capsys.readouterr().out
+    assert f"pinned key {ANN.public.id}" in shown
+    assert f"pinned key {BOB.public.id}" in shown
+
+
 def test_trust_show_names_the_keys(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     state, file = tmp_path / "state", tmp_path / "ann.pub"
     assert main(["trust", "show", "--state", str(state)]) == 0
