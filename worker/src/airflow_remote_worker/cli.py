@@ -18,6 +18,7 @@ from airflow_remote_worker.config import (
     Config,
     ConfigError,
     default_name,
+    default_state,
     load,
     state_directory,
     write_settings,
@@ -399,7 +400,7 @@ def service(arguments: argparse.Namespace, config: Config, state: State) -> int:
         raise ConfigError("--user-name: a user's own service always runs as that user; use this flag with --system")
     user = units.service_user(root, arguments.user_name) if writes and arguments.system else ""
     unit = units.Unit(
-        units.find_program(),
+        units.find_program(root),
         root,
         arguments.unit,
         arguments.system,
@@ -414,9 +415,20 @@ def service(arguments: argparse.Namespace, config: Config, state: State) -> int:
         return units.show_status(unit)
     if arguments.action == "install":
         state.membership()  # the service of a worker that has not joined would fail at every boot
-    for line in units.install(unit) if arguments.action == "install" else units.uninstall(unit):
+    for line in units.install(unit, starts=arguments.now) if arguments.action == "install" else units.uninstall(unit):
         print(line)
     return EXIT_OK
+
+
+def install(arguments: argparse.Namespace, config: Config, state: State) -> int:
+    """Install what an installer contains; join, and start the service."""
+    from airflow_remote_worker.installer import SYSTEM_STATE, Installer
+
+    if system.user_id() == 0 and config.state == default_state(os.environ):  # nobody else could reach root's home
+        state = State(SYSTEM_STATE)
+    return Installer(arguments.archive, state, run=main).install(
+        name=arguments.name or config.name, user_name=arguments.user_name, with_service=not arguments.no_service
+    )
 
 
 def _link(network: Network, credential: str, previous: str | None = None) -> Link:
@@ -594,6 +606,7 @@ def _parser() -> argparse.ArgumentParser:
     trusting.add_argument("file", nargs="?", type=Path, help="with pin: the file with the public keys")
     trusting.set_defaults(command=trust)
     _add_service(commands, common)
+    _add_install(commands, common)
     return parser
 
 
@@ -618,8 +631,19 @@ def _add_service(commands: Any, common: argparse.ArgumentParser) -> None:
         help="how many seconds a stop waits for jobs; later they run on without the daemon",
     )
     parser.add_argument("--allow-sudo", action="store_true", help="omit the hardening, so that tasks can use sudo")
+    parser.add_argument("--now", action="store_true", help="with install: also start it, now and at every boot")
     parser.add_argument("--print", action="store_true", help="only print the unit")
     parser.set_defaults(command=service)
+
+
+def _add_install(commands: Any, common: argparse.ArgumentParser) -> None:
+    text = "install the worker of an installer that central made: settings, runtime, join and service"
+    parser = commands.add_parser("install", parents=[common], help=text)
+    parser.add_argument("--archive", type=Path, required=True, help="the installer; `FILE install` names itself")
+    parser.add_argument("--name", help="this worker's name (default: the one that central chose, or the host name)")
+    parser.add_argument("--no-service", action="store_true", help="don't write and start a systemd unit")
+    parser.add_argument("--user-name", help="if you are root: the existing user that the worker runs as")
+    parser.set_defaults(command=install)
 
 
 def _fail(message: str, code: int = EXIT_FAILED) -> int:

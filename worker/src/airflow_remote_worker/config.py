@@ -17,8 +17,9 @@ import msgspec
 from airflow_remote_protocol.addresses import BadAddress, parse_address
 
 ENV_PREFIX = "AIRFLOW_REMOTE_WORKER_"
-NOT_SETTINGS = frozenset({"HOME", "TOKEN", "AIRFLOW_TOKEN", "CONFIG", "LOG_LEVEL"})
-"""Variables with the prefix that are not settings: the state directory, two tokens for `join`, the settings file, logging."""
+NOT_SETTINGS = frozenset({"HOME", "TOKEN", "AIRFLOW_TOKEN", "CONFIG", "LOG_LEVEL", "CACHE"})
+"""Variables with the prefix that are not settings: the state directory, two tokens for `join`, the settings file, logging, and
+the directory into which `worker.pyz` unpacks."""
 FILE_NAME = "worker.toml"
 TRUST_FILE = "trust.json"
 """In the state directory: the keys that `join --trust` has pinned."""

@@ -119,3 +119,48 @@ def test_a_worker_that_has_not_joined_gets_no_service(home: Path, capsys: pytest
 def test_usage_errors_name_the_remedy(argv: list[str], expected: str, home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["service", *argv]) == 2
     assert expected in capsys.readouterr().err
+
+
+@pytest.fixture
+def systemctl(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Put programs in the place of systemd's that note their arguments; return the file with them."""
+    programs, notes = tmp_path / "programs", tmp_path / "notes"
+    programs.mkdir()
+    for name in ("systemctl", "loginctl"):
+        (programs / name).write_text(f'#!/bin/sh\necho "{name} $*" >> {notes}\ntest ! -e {tmp_path}/fails\n')
+        (programs / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{programs}:/usr/bin:/bin")
+    return notes
+
+
+def test_with_now_the_service_is_started_also_without_a_login(joined: Path, systemctl: Path) -> None:
+    assert main(["service", "install", "--user", "--now"]) == 0
+    assert systemctl.read_text().splitlines() == [
+        "loginctl enable-linger",
+        "systemctl --user enable airflow-remote-worker",
+        "systemctl --user restart airflow-remote-worker",
+    ]
+
+
+def test_a_service_that_does_not_start_is_an_error_with_a_way_without_systemd(
+    joined: Path, systemctl: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "fails").touch()
+    assert main(["service", "install", "--user", "--now"]) == 2
+    shown = capsys.readouterr().err
+    assert "systemctl --user enable airflow-remote-worker failed" in shown
+    assert f"run --state {joined}" in shown
+
+
+def test_the_unit_of_a_worker_from_one_file_names_a_copy_that_stays(
+    joined: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    prefix = tmp_path / "cache" / "0123-45"
+    (prefix / "bin").mkdir(parents=True)
+    (prefix / "bin/airflow-remote-worker").write_text("the program")
+    (prefix / "unpacked.json").write_text("{}")
+    monkeypatch.setattr("sys.prefix", str(prefix))
+    assert main(["service", "install", "--user"]) == 0
+    program = joined / "installed/current/bin/airflow-remote-worker"
+    assert f"ExecStart={program} run" in (tmp_path / "config/systemd/user/airflow-remote-worker.service").read_text()
+    assert program.read_text() == "the program"

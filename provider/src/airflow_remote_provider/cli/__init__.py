@@ -12,9 +12,21 @@ def get_remote_cli_commands() -> list[Any]:
     """Return the command tree."""
     from airflow.cli.cli_config import GroupCommand
 
-    from airflow_remote_provider.cli import audit, bundles, enrol, grants, jobs, publish, queues, runtimes, sign, workers
+    from airflow_remote_provider.cli import (
+        audit,
+        bundles,
+        enrol,
+        grants,
+        installer,
+        jobs,
+        publish,
+        queues,
+        runtimes,
+        sign,
+        workers,
+    )
 
-    parts = (enrol, workers, jobs, queues, bundles, publish, runtimes, sign, grants, audit)
+    parts = (enrol, installer, workers, jobs, queues, bundles, publish, runtimes, sign, grants, audit)
     return [
         GroupCommand(
             name="remote",

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from airflow_remote_worker import system
 from airflow_remote_worker.config import ConfigError
+from airflow_remote_worker.system import unpacked
 
 DEFAULT_UNIT = "airflow-remote-worker"
 DRAIN_S = 20
@@ -152,8 +153,10 @@ def user_unit_directory() -> Path:
     return Path(os.environ.get("XDG_CONFIG_HOME") or "~/.config").expanduser() / "systemd/user"
 
 
-def find_program() -> tuple[str, ...]:
-    """Return the command that starts this installation."""
+def find_program(state: Path) -> tuple[str, ...]:
+    """Return the command that starts this installation, from a place that stays."""
+    if unpacked.is_unpacked():
+        return (str(unpacked.program_in(state)),)
     script = Path(sys.executable).with_name("airflow-remote-worker")
     return (str(script),) if script.exists() else (sys.executable, "-m", "airflow_remote_worker")
 
@@ -176,8 +179,14 @@ def service_user(state: Path, user_name: str | None) -> str:
     return owner
 
 
-def install(unit: Unit) -> list[str]:
-    """Write the unit and make systemd read it; return the lines to print."""
+def install(unit: Unit, *, starts: bool = False) -> list[str]:
+    """Write the unit and make systemd read it; with *starts*, also start it now and at every boot. Return the lines to print.
+
+    Raises:
+        ConfigError: systemd does not start it; the unit is written.
+    """
+    if unpacked.is_unpacked():
+        unpacked.keep(unit.state)
     unit.path.parent.mkdir(parents=True, exist_ok=True)
     part = unit.path.with_name(f".{unit.path.name}.part")
     part.write_text(unit.render())
@@ -189,10 +198,36 @@ def install(unit: Unit) -> list[str]:
         subprocess.run([*_systemctl(unit), "daemon-reload"], check=False)
     else:
         lines.append("systemd doesn't run here; it will read the unit at its next start")
+    if starts:
+        return [*lines, *_start(unit)]
     lines.append(f"start it now and at every boot:  {control} enable --now {unit.name}")
     if not unit.system:
         lines.append("let it run while you are not logged in:  loginctl enable-linger")
     return lines
+
+
+def _start(unit: Unit) -> list[str]:
+    """Start the service now and at every boot, a user's also without a login; return the lines to print."""
+    if not unit.system and not _succeeds(["loginctl", "enable-linger"]):
+        print("warning: the service ends when you log out; to change that, an administrator runs: loginctl enable-linger USER")
+    # Not `enable --now`: a unit that runs already would keep the program that it was started with.
+    for words in (["enable", unit.name], ["restart", unit.name]):
+        command = [*_systemctl(unit), *words]
+        if not _succeeds(command):
+            raise ConfigError(
+                f"{' '.join(command)} failed, so the worker does not run as a service yet; see its message above, and "
+                f"journalctl {'' if unit.system else '--user '}-u {unit.name}; without systemd, run: "
+                f"{' '.join(unit.program)} run --state {unit.state}"
+            )
+    return [f"started {unit.name}, now and at every boot"]
+
+
+def _succeeds(command: list[str]) -> bool:
+    try:
+        return subprocess.run(command, check=False).returncode == 0
+    except OSError as error:
+        print(f"{command[0]} can't be run: {error.strerror or error}", file=sys.stderr)
+        return False
 
 
 def uninstall(unit: Unit) -> list[str]:
