@@ -363,6 +363,7 @@ export interface Token {
 
 export interface MadeToken {
   token: string;
+  central: string;
   about: Token;
 }
 

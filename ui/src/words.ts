@@ -217,9 +217,16 @@ const english = {
   },
   mode: { enforce: "denied", audit: "allowed and recorded" },
   join: {
-    once: "The token is shown only once. On the machine that joins:",
+    once: "The token is shown only once. Paste on the machine that joins (Linux), as the user that is to run the worker:",
     waiting: "Waiting for a worker to join …",
-    systems: { shell: "Linux", ansible: "Ansible" },
+    offline: "For a machine that reaches only central, make one file on central: airflow remote installer --out FILE.",
+    ways: {
+      pip: { name: "pip", needs: "Needs Python 3.10 to 3.13 with venv, and a package index that has airflow-remote-worker." },
+      uv: { name: "uv", needs: "Needs uv, and a package index that has airflow-remote-worker." },
+      pipx: { name: "pipx", needs: "Needs pipx, and a package index that has airflow-remote-worker." },
+      pyz: { name: "worker.pyz", needs: "Needs Python 3.10 to 3.13 and worker.pyz in the current directory; scripts/pyz makes it." },
+      ansible: { name: "Ansible", needs: "Needs an installed worker. This task joins; the service is a task of your own." },
+    },
   },
   notes: {
     loading: "Loading …",

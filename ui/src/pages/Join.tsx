@@ -11,17 +11,32 @@ import type { Listed, MadeToken, Worker } from "../types";
 import { useLive } from "../useLive";
 import { words } from "../words";
 
-type System = "shell" | "ansible";
+type Way = "pip" | "uv" | "pipx" | "pyz" | "ansible";
 
-/** Return what to paste on a machine of this kind. The token is not an argument of a command: process lists would show it. */
-export function command(system: System, url: string, token: string): string {
-  const join = `airflow-remote-worker join ${url} --token -`;
-  switch (system) {
-    case "shell":
-      return `${join} <<'EOF'\n${token}\nEOF`;
-    case "ansible":
-      return `- ansible.builtin.command:\n    cmd: ${join}\n    stdin: "${token}"\n  no_log: true`;
+const PROGRAM = "~/.local/share/airflow-remote-worker-program";
+
+/** How a machine gets the worker: the command that installs it, and the program that it makes. */
+const INSTALLED: Record<Exclude<Way, "ansible">, { install: string | null; program: string }> = {
+  pip: { install: `python3 -m venv ${PROGRAM} &&\n${PROGRAM}/bin/pip install airflow-remote-worker`, program: `${PROGRAM}/bin/airflow-remote-worker` },
+  uv: { install: "uv tool install airflow-remote-worker", program: '"$(uv tool dir --bin)"/airflow-remote-worker' },
+  pipx: { install: "pipx install airflow-remote-worker", program: '"$(pipx environment --value PIPX_BIN_DIR)"/airflow-remote-worker' },
+  pyz: { install: null, program: "python3 worker.pyz" },
+};
+
+/**
+ * Return what to paste on a machine: from nothing to a running service.
+ *
+ * The token is not an argument of a command: process lists would show it. A pattern that is a name is the worker's name.
+ */
+export function command(way: Way, url: string, token: string, pattern = "*"): string {
+  const name = /^[A-Za-z0-9._-]+$/.test(pattern) ? ` --name ${pattern}` : "";
+  const insecure = /^http:\/\/(?!(localhost|127\.0\.0\.1|\[::1\])(:|\/|$))/.test(url) ? " --insecure-http" : "";
+  const join = `join ${url}${name}${insecure} --token -`;
+  if (way === "ansible") {
+    return `- ansible.builtin.command:\n    cmd: airflow-remote-worker ${join}\n    stdin: "${token}"\n  no_log: true`;
   }
+  const { install, program } = INSTALLED[way];
+  return `${install === null ? "" : `${install} &&\n`}${program} ${join} <<'EOF' &&\n${token}\nEOF\n${program} service install --now`;
 }
 
 export function Join({ onClose }: { onClose: () => void }) {
@@ -87,18 +102,21 @@ function PasteCommand({ created }: { created: MadeToken }) {
   return (
     <VStack align="stretch" gap="3">
       <Text>{join.once}</Text>
-      <Tabs.Root defaultValue="shell" size="sm">
+      <Tabs.Root defaultValue="pip" size="sm">
         <Tabs.List>
-          {Object.entries(join.systems).map(([system, name]) => (
-            <Tabs.Trigger key={system} value={system}>
+          {Object.entries(join.ways).map(([way, { name }]) => (
+            <Tabs.Trigger key={way} value={way}>
               {name}
             </Tabs.Trigger>
           ))}
         </Tabs.List>
-        {(Object.keys(join.systems) as System[]).map((system) => {
-          const text = command(system, address("").replace(/\/$/, ""), created.token);
+        {(Object.keys(join.ways) as Way[]).map((way) => {
+          const text = command(way, (created.central || address("")).replace(/\/$/, ""), created.token, created.about.name_pattern);
           return (
-            <Tabs.Content key={system} value={system}>
+            <Tabs.Content key={way} value={way}>
+              <Text fontSize="sm" mb="2">
+                {join.ways[way].needs}
+              </Text>
               <HStack align="start">
                 <Code display="block" flex="1" overflowX="auto" p="2" whiteSpace="pre-wrap" wordBreak="break-all">
                   {text}
@@ -111,6 +129,9 @@ function PasteCommand({ created }: { created: MadeToken }) {
           );
         })}
       </Tabs.Root>
+      <Text color="fg.muted" fontSize="sm">
+        {join.offline}
+      </Text>
       <Box aria-live="polite" role="status">
         <Text fontWeight={joined.length ? "bold" : "normal"}>
           {joined.length ? words().joined(joined.map((worker) => worker.name).join(", ")) : join.waiting}

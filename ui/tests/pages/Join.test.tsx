@@ -1,12 +1,12 @@
 import { screen } from "@testing-library/react";
 import { beforeEach, expect, test, vi } from "vitest";
-import { Join } from "../../src/pages/Join";
+import { command, Join } from "../../src/pages/Join";
 import { click, dialog, fakeApi, fill, pass, show, installPageFakes } from "../support/page";
 import { makeToken, makeWorker, NEVER_CALLED } from "../support/samples";
 
 installPageFakes();
 
-beforeEach(() => fakeApi().on("POST", "enrolment-tokens", { token: "arenr_secret", about: makeToken() }, 201));
+beforeEach(() => fakeApi().on("POST", "enrolment-tokens", { token: "arenr_secret", central: "", about: makeToken() }, 201));
 
 test("a token is created for the queues, names and labels that the user types", async () => {
   await show(<Join onClose={NEVER_CALLED} />);
@@ -48,7 +48,14 @@ test("the command to paste is shown and copied", async () => {
   expect(dialog().textContent).toContain("The token is shown only once.");
   const [copy] = screen.getAllByRole("button", { name: "Copy" });
   copy?.click();
-  expect(writeText).toHaveBeenCalledWith("airflow-remote-worker join http://localhost:3000 --token - <<'EOF'\narenr_secret\nEOF");
+  expect(writeText).toHaveBeenCalledWith(command("pip", "http://localhost:3000", "arenr_secret", "edge-*"));
+});
+
+test("workers join at the address that central is configured with", async () => {
+  fakeApi().on("POST", "enrolment-tokens", { token: "arenr_secret", central: "https://airflow.example.com/sub", about: makeToken() }, 201);
+  await show(<Join onClose={NEVER_CALLED} />);
+  await click("Create token");
+  expect(dialog().textContent).toContain("join https://airflow.example.com/sub --token -");
 });
 
 test("a worker that joins after the token was created is reported", async () => {

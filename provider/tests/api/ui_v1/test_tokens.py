@@ -22,6 +22,7 @@ def test_a_token_is_shown_once_and_lets_a_worker_join(users: Users) -> None:
     answer = users.ann("POST", "/enrolment-tokens", json={**body, "networks": ["10.1.0.0/16"], "uses": 2, "expires_s": 60})
     assert (answer.status_code, answer.headers["cache-control"]) == (201, "no-store")
     made = answer.json()
+    assert made["central"] == compat.base_url().rstrip("/")
     assert made["about"]["queues"] == ["a", "b"] and made["about"]["created_by"] == "ann"
     listed = users.ann.get("/enrolment-tokens")
     assert [row["id"] for row in listed.json()["items"]] == [made["about"]["id"]]

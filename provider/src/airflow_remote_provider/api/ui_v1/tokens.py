@@ -10,6 +10,7 @@ from fastapi import Path, Response
 from pydantic import BaseModel, Field, StringConstraints
 from sqlalchemy.orm import Session
 
+from airflow_remote_provider import compat
 from airflow_remote_provider.api.ui_v1.caller import CallerDep
 from airflow_remote_provider.api.ui_v1.listed import Listed
 from airflow_remote_provider.api.ui_v1.request_types import MOST_NAMES, BundleGlob, LabelPart, QueueName, RequestBody, WorkerName
@@ -61,6 +62,8 @@ class TokenRequest(RequestBody):
 class MadeToken(BaseModel):
     token: str
     """The secret itself. It is shown only here."""
+    central: str
+    """`[api] base_url`, where workers join; empty if it is not set."""
     about: TokenRow
 
 
@@ -82,7 +85,7 @@ async def create_token(caller: CallerDep, body: TokenRequest, response: Response
             replaces=body.replaces,
         )
         token, row = credentials.create_token(session, new)
-        return MadeToken(token=token, about=row)
+        return MadeToken(token=token, central=compat.base_url().rstrip("/"), about=row)
 
     response.headers["cache-control"] = "no-store"
 

@@ -79,7 +79,7 @@ class Archive:
             self._names.add(name)
             entry = zipfile.ZipInfo(name, EPOCH)
             entry.external_attr = 0o644 << 16
-            self._zip.writestr(entry, content, zipfile.ZIP_DEFLATED, 9)
+            self._zip.writestr(entry, content, zipfile.ZIP_DEFLATED)
 
 
 def _digests(trees: Mapping[str, Tree]) -> dict[str, str]:
