@@ -130,7 +130,7 @@ VERBS: dict[tuple[str, str], list[list[str]]] = {
     ("audit", "list"): [[], ["--kind", "action", "-o", "json"], ["--worker", "edge"]],
 }
 LOOKS = [(group, "list") for group in ("enrol", "workers", "jobs", "queues", "bundles", "runtimes", "grants", "audit")]
-HERE = {("publish",), ("runtimes", "build"), ("sign", "keygen")}
+HERE = {("publish",), ("runtimes", "build"), ("sign", "keygen"), ("installer",)}
 """Commands that work with the files of this machine, and never call a server."""
 
 

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import pytest
@@ -35,7 +34,7 @@ def test_only_an_environment_from_one_file_is_unpacked(prefix: Path, tmp_path: P
 def test_a_copy_in_the_state_directory_works_without_the_cache(prefix: Path, state: Path) -> None:
     program = unpacked.keep(state, prefix)
     assert program == unpacked.program_in(state) and program.read_text() == "the program"
-    assert os.readlink(state / "installed/current") == prefix.name
+    assert (state / "installed/current").readlink() == Path(prefix.name)
     assert (program.parent / "python").is_symlink()
     assert not list((state / "installed").rglob("__pycache__"))
     assert unpacked.is_unpacked(program.parent.parent)

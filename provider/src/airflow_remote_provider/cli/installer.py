@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from datetime import timedelta
 from functools import partial
@@ -16,6 +17,10 @@ if TYPE_CHECKING:
     from airflow_remote_provider.packing.archives.installer import Joining, Sent
 
 WEEK_MINUTES = 7 * 24 * 60.0
+NEEDS_DATABASE = (
+    "installer uses Airflow's database and blob store; run it where Airflow is installed and configured, without --server and "
+    "with AIRFLOW_REMOTE_SERVER unset"
+)
 LARGEST_TEXT = 1 << 18
 """Bytes of a file with certificates or a key."""
 
@@ -49,11 +54,14 @@ def commands() -> Any:
             default=None,
             help="public key that the worker trusts, as `join --trust` (repeatable)",
         ),
+        option("--server", metavar="URL", default=None, help="refused: this command works with Airflow's database"),
         option("--insecure-http", action="store_true", help="let the worker use http without TLS to reach central"),
     )
 
 
 def make(args: argparse.Namespace) -> None:
+    if args.server or (args.server is None and os.environ.get("AIRFLOW_REMOTE_SERVER")):
+        raise SystemExit(NEEDS_DATABASE)
     from sqlalchemy.exc import SQLAlchemyError
 
     from airflow_remote_provider import compat

@@ -75,7 +75,7 @@ class Joining:
 
 
 def find_runtime(session: Session, name: str, platforms: Sequence[str]) -> Sent | None:
-    """Return the rolled-out runtime of this name for these platforms; None: there is none.
+    """Return the rolled-out runtime of this name for these platforms; None: it was never built.
 
     The newest build counts if nothing is rolled out yet.
     """
