@@ -69,7 +69,9 @@ def test_install_gets_the_path_of_the_file(run: Run, tmp_path: Path) -> None:
 def test_what_was_unpacked_can_be_moved(run: Run, tmp_path: Path) -> None:
     _, prefix, *_ = json.loads(run(write(tmp_path / "worker.pyz")).stdout)
     moved = Path(prefix).rename(tmp_path / "moved")
-    done = subprocess.run([moved / "bin/airflow-remote-worker"], capture_output=True, text=True, timeout=60)
+    done = subprocess.run(
+        [moved / "bin/airflow-remote-worker"], env={"PATH": "/usr/bin:/bin"}, capture_output=True, text=True, timeout=60
+    )
     assert json.loads(done.stdout)[1] == str(moved)
 
 
