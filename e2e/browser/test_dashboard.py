@@ -139,9 +139,10 @@ def test_a_worker_joins_with_the_commands_in_the_dialog(central: Airflow, open_p
     page.get_by_label("Queues").fill("joined")
     page.get_by_label("Worker names that may join").fill("shown-*")
     page.get_by_role("button", name="Create token").click()
-    command = page.get_by_role("dialog").get_by_role("tabpanel").inner_text()
+    command = page.get_by_role("dialog").get_by_role("tabpanel").locator("code").inner_text()
     assert f"airflow-remote-worker join {central.url} --token -" in command
-    token = command.splitlines()[1]
+    assert command.splitlines()[-1].endswith("airflow-remote-worker service install --now")
+    (token,) = (line for line in command.splitlines() if line.startswith("arenr_"))
     worker = Worker(tmp_path, name="shown-1", central=central.url, token=token, bundles={})
     worker.run("join", central.url, "--token", "-", "--name", "shown-1", stdin=f"{token}\n")
     expect(page.get_by_text("shown-1 has joined")).to_be_visible(timeout=15_000)
