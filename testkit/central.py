@@ -144,7 +144,7 @@ class ServedCentral:
             built = [Built(PLATFORM, digest)]
             runtimes.add(session, name, Recipe(platforms=(PLATFORM,)), built, built_with={}, by="tests")
         with compat.transaction() as session:
-            rollouts.roll(session, name, by="tests")
+            rollouts.roll(session, rollouts.of_runtime(name), by="tests")
             rollouts.assign_queue(session, queue, name, by="tests")
         return digest
 

@@ -382,6 +382,8 @@ class PollReply(Message, frozen=True):
     """Only when their revision differs from the poll's, which ends a poll early."""
     release: WantedRelease | None = None
     """Only when its serial differs from the poll's, which ends a poll early."""
+    release_withdrawn: bool = False
+    """Central names no release any more, which ends a poll early: the worker keeps the one that it runs."""
 
 
 class Decline(Message, frozen=True):

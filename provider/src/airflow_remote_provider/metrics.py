@@ -46,6 +46,12 @@ TABLE: Mapping[str, Metric] = {
         "workers that are to have a runtime from central, by its name, serial and phase, such as `default-3-ready`; phases: "
         "`ready`, `preparing`, `failed`, `waiting` (not begun), `missing` (none for their platform, serial 0)",
     ),
+    "remote.release.workers": Metric(
+        MetricKind.GAUGE,
+        "release",
+        "workers that take releases of their software from central, by the serial that they are to run (0: what they run) and "
+        "phase, such as `3-running`; phases: `running`, `trying`, `preparing`, `failed`, `refused`, `waiting` (not begun)",
+    ),
     "remote.slots": Metric(MetricKind.GAUGE, "", "slots that the online workers may fill"),
     "remote.slots_used": Metric(MetricKind.GAUGE, "", "slots that jobs fill, on all workers"),
     "remote.queue.queued": Metric(MetricKind.GAUGE, "queue", "jobs that wait"),

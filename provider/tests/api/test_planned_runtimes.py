@@ -79,7 +79,7 @@ def test_a_refresh_takes_one_statement_and_reports_a_change_once(database: Engin
         assert changes == [2]
         assert planned.list_for(_host()).revision == before, "serial 2 is not rolled out"
         with compat.transaction() as session:
-            rollouts.roll(session, "default", by="ann")
+            rollouts.roll(session, rollouts.of_runtime("default"), by="ann")
         await planned.refresh()
         assert planned.list_for(_host()).revision != before
         assert planned.wants(_host(), edition("default", 2)) and not planned.wants(_host(), edition("default", 1))
@@ -109,10 +109,10 @@ def test_the_revision_differs_by_what_is_kept() -> None:
     build()
     build()
     with compat.transaction() as session:
-        rollouts.roll(session, "default", by="ann")
+        rollouts.roll(session, rollouts.of_runtime("default"), by="ann")
     build()
     with compat.transaction() as session:
-        rollouts.roll(session, "default", by="ann")
+        rollouts.roll(session, rollouts.of_runtime("default"), by="ann")
 
     async def check(planned: PlannedRuntimes) -> None:
         await planned.load()

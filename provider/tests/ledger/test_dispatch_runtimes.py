@@ -99,7 +99,7 @@ def test_a_job_that_is_offered_again_gets_the_runtime_that_is_wanted_then() -> N
     job = queued()
     (claimed,) = claim(worker.claimant(), plan=_plan())
     assert job_row(job.job_id).runtime == old
-    _do(lambda session: rollouts.roll(session, "default", by="ann"))
+    _do(lambda session: rollouts.roll(session, rollouts.of_runtime("default"), by="ann"))
     _report(worker, new, old)
     _do(lambda session: leases.withdraw(session, [worker.lease(claimed)]))
     (again,) = claim(worker.claimant(), plan=_plan())

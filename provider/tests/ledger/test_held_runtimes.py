@@ -53,7 +53,7 @@ def _halted(name: str = "default") -> str:
 
 
 def _roll(**options: Any) -> None:
-    _do(lambda session: rollouts.roll(session, "default", by="ann", **options))
+    _do(lambda session: rollouts.roll(session, rollouts.of_runtime("default"), by="ann", **options))
 
 
 def test_a_worker_is_unfit_with_the_reason_until_a_runtime_is_ready() -> None:
@@ -150,7 +150,7 @@ def test_after_a_resumption_only_a_new_failure_halts_again() -> None:
     _roll()
     new, old = edition("default", 2), edition("default", 1)
     _report(worker, {new: FAILED}, detail="no")
-    _do(lambda session: rollouts.resume(session, "default", by="ann"))
+    _do(lambda session: rollouts.resume(session, rollouts.of_runtime("default"), by="ann"))
     _report(worker, {new: FAILED, old: PREPARING}, detail="no")
     assert _halted() == ""
     _report(worker, {new: PREPARING, old: READY})
@@ -208,7 +208,7 @@ def test_a_worker_can_t_halt_by_another_platform_an_old_serial_or_another_queue_
     _roll()
     build("gpu")
     build("gpu")
-    _do(lambda session: rollouts.roll(session, "gpu", by="ann"))
+    _do(lambda session: rollouts.roll(session, rollouts.of_runtime("gpu"), by="ann"))
     _report(
         worker,
         {edition("default", 2, WINDOWS): FAILED, edition("default", 1): FAILED, edition("gpu", 2): FAILED},

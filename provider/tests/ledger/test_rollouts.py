@@ -42,9 +42,9 @@ def test_a_later_build_is_rolled_out_by_a_user_in_steps() -> None:
     build()
     build()
     assert _state() == (1, 0, 100, "")
-    assert _do(lambda session: rollouts.roll(session, "default", percent=10, by="ann")) == 2
+    assert _do(lambda session: rollouts.roll(session, rollouts.of_runtime("default"), percent=10, by="ann")) == 2
     assert _state() == (2, 1, 10, "")
-    _do(lambda session: rollouts.roll(session, "default", labels={"site": "lab"}, by="ann"))
+    _do(lambda session: rollouts.roll(session, rollouts.of_runtime("default"), labels={"site": "lab"}, by="ann"))
     assert _state() == (2, 1, 100, "")
     assert _get().labels == encode_labels({"site": "lab"})
     assert [entry.detail for entry in audit_entries("action")][:2] == [
@@ -56,35 +56,35 @@ def test_a_later_build_is_rolled_out_by_a_user_in_steps() -> None:
 def test_the_fallback_is_the_last_serial_that_all_workers_were_to_have() -> None:
     for _ in range(3):
         build()
-    _do(lambda session: rollouts.roll(session, "default", by="ann"))
+    _do(lambda session: rollouts.roll(session, rollouts.of_runtime("default"), by="ann"))
     assert _state()[:2] == (3, 1)
     build()
-    _do(lambda session: rollouts.roll(session, "default", percent=5, by="ann"))
+    _do(lambda session: rollouts.roll(session, rollouts.of_runtime("default"), percent=5, by="ann"))
     assert _state()[:2] == (4, 3)
     build()
-    _do(lambda session: rollouts.roll(session, "default", by="ann"))
+    _do(lambda session: rollouts.roll(session, rollouts.of_runtime("default"), by="ann"))
     assert _state()[:2] == (5, 3)
 
 
 def test_a_halted_rollout_is_resumed_or_replaced() -> None:
     build()
     with pytest.raises(LedgerError, match="no earlier one to go back to"):
-        _do(lambda session: rollouts.halt(session, "default", by="ann"))
+        _do(lambda session: rollouts.halt(session, rollouts.of_runtime("default"), by="ann"))
     build()
-    _do(lambda session: rollouts.roll(session, "default", percent=50, by="ann"))
+    _do(lambda session: rollouts.roll(session, rollouts.of_runtime("default"), percent=50, by="ann"))
     with pytest.raises(LedgerError, match="not halted"):
-        _do(lambda session: rollouts.resume(session, "default", by="ann"))
-    _do(lambda session: rollouts.halt(session, "default", by="ann", reason="slow\nimports"))
+        _do(lambda session: rollouts.resume(session, rollouts.of_runtime("default"), by="ann"))
+    _do(lambda session: rollouts.halt(session, rollouts.of_runtime("default"), by="ann", reason="slow\nimports"))
     assert _state() == (2, 1, 50, "by ann: slow imports")
     with pytest.raises(LedgerError, match="halted already"):
-        _do(lambda session: rollouts.halt(session, "default", by="bob"))
+        _do(lambda session: rollouts.halt(session, rollouts.of_runtime("default"), by="bob"))
     with pytest.raises(LedgerError, match="--resume"):
-        _do(lambda session: rollouts.roll(session, "default", by="ann"))
-    _do(lambda session: rollouts.resume(session, "default", by="ann"))
+        _do(lambda session: rollouts.roll(session, rollouts.of_runtime("default"), by="ann"))
+    _do(lambda session: rollouts.resume(session, rollouts.of_runtime("default"), by="ann"))
     assert _state() == (2, 1, 50, "")
-    _do(lambda session: rollouts.halt(session, "default", by="ann"))
+    _do(lambda session: rollouts.halt(session, rollouts.of_runtime("default"), by="ann"))
     build()
-    _do(lambda session: rollouts.roll(session, "default", by="ann"))
+    _do(lambda session: rollouts.roll(session, rollouts.of_runtime("default"), by="ann"))
     assert _state() == (3, 1, 100, "")
 
 
@@ -92,8 +92,8 @@ def test_a_rollback_is_a_new_serial_with_the_trees_that_workers_had() -> None:
     build("default", LINUX, WINDOWS)
     build("default", LINUX)
     build("default", LINUX, WINDOWS)
-    _do(lambda session: rollouts.roll(session, "default", by="ann"))
-    assert _do(lambda session: rollouts.roll(session, "default", to=2, by="ann")) == 4
+    _do(lambda session: rollouts.roll(session, rollouts.of_runtime("default"), by="ann"))
+    assert _do(lambda session: rollouts.roll(session, rollouts.of_runtime("default"), to=2, by="ann")) == 4
     assert _state()[:2] == (4, 3)
     assert edition("default", 4, LINUX) == edition("default", 2, LINUX)
     assert edition("default", 4, WINDOWS) == edition("default", 1, WINDOWS)
@@ -111,7 +111,7 @@ def test_what_can_t_be_rolled_out_is_refused_with_the_reason() -> None:
         ("default", {"labels": {"a": "x" * 2000}}, LedgerError, "1000 is the limit"),
     ):
         with pytest.raises(error, match=text):
-            _do(lambda session: rollouts.roll(session, name, by="ann", **options))  # type: ignore[arg-type]  # noqa: B023
+            _do(lambda session: rollouts.roll(session, rollouts.of_runtime(name), by="ann", **options))  # type: ignore[arg-type]  # noqa: B023
     assert _state() == (1, 0, 100, "")
 
 
@@ -132,8 +132,8 @@ def test_every_change_changes_the_versions_of_the_plan() -> None:
     for change in (
         lambda: build(),
         lambda: build(),
-        lambda: _do(lambda session: rollouts.roll(session, "default", by="ann")),
-        lambda: _do(lambda session: rollouts.halt(session, "default", by="ann")),
+        lambda: _do(lambda session: rollouts.roll(session, rollouts.of_runtime("default"), by="ann")),
+        lambda: _do(lambda session: rollouts.halt(session, rollouts.of_runtime("default"), by="ann")),
         lambda: _do(lambda session: rollouts.assign_queue(session, "q", "default", by="ann")),
         lambda: _do(lambda session: queues.unset_queue(session, "q", by="ann")),
     ):

@@ -98,7 +98,7 @@ def test_a_worker_that_is_switched_off_holds_nobody_up(worker: Callable[..., str
 def test_a_new_platform_keeps_the_share_of_the_rollout() -> None:
     build()
     build()
-    do(lambda session: rollouts.roll(session, "default", percent=30, by="ann"))
+    do(lambda session: rollouts.roll(session, rollouts.of_runtime("default"), percent=30, by="ann"))
     build("default", WINDOWS)
     assert begin(adds_only=True) is True
     assert state() == (3, 1, 30)
@@ -109,8 +109,8 @@ def test_what_waits_for_a_user_is_not_taken_along() -> None:
     build()  # a user's, not rolled out
     build()
     assert (begin(), state()) == (False, (1, 0, 100))
-    do(lambda session: rollouts.roll(session, "default", by="ann"))
-    do(lambda session: rollouts.halt(session, "default", by="ann"))
+    do(lambda session: rollouts.roll(session, rollouts.of_runtime("default"), by="ann"))
+    do(lambda session: rollouts.halt(session, rollouts.of_runtime("default"), by="ann"))
     build("default", WINDOWS)
     assert begin(adds_only=True) is False
 
@@ -119,7 +119,7 @@ def test_a_command_of_a_user_ends_the_stages() -> None:
     build()
     build()
     begin()
-    do(lambda session: rollouts.roll(session, "default", percent=5, by="ann"))
+    do(lambda session: rollouts.roll(session, rollouts.of_runtime("default"), percent=5, by="ann"))
     assert (widen(), state()) == ([], (2, 1, 5))
 
 

@@ -42,7 +42,7 @@ def test_the_newest_serials_the_rolled_one_and_the_previous_one_are_kept() -> No
     for _ in range(8):
         build()
         if len(_kept()) == 2:
-            _do(lambda session: rollouts.roll(session, "default", by="ann"))
+            _do(lambda session: rollouts.roll(session, rollouts.of_runtime("default"), by="ann"))
     _sweep_later(20)
     assert {serial for serial, _ in _kept()} == set("12345678")  # younger than tree_days
     before = _do(runtimes.plan_versions)
@@ -58,7 +58,7 @@ def test_an_old_edition_that_a_platform_falls_back_to_is_kept() -> None:
     build("default", LINUX, WINDOWS)
     for _ in range(5):
         build("default", LINUX)
-        _do(lambda session: rollouts.roll(session, "default", by="ann"))
+        _do(lambda session: rollouts.roll(session, rollouts.of_runtime("default"), by="ann"))
     _sweep_later()
     assert _kept() == {("1", WINDOWS), ("4", LINUX), ("5", LINUX), ("6", LINUX)}
 
@@ -66,7 +66,7 @@ def test_an_old_edition_that_a_platform_falls_back_to_is_kept() -> None:
 def test_the_runtime_of_an_open_job_is_kept_until_the_job_has_ended() -> None:
     for _ in range(6):
         build()
-        _do(lambda session: rollouts.roll(session, "default", by="ann"))
+        _do(lambda session: rollouts.roll(session, rollouts.of_runtime("default"), by="ann"))
     tree = edition("default", 2)
     job = queued()
     change_job(job.job_id, runtime=tree)

@@ -70,6 +70,8 @@ class Actions:
     """The new list of runtimes, if it has changed."""
     release: WantedRelease | None = None
     """The release that the worker should run, if it has changed."""
+    is_release_withdrawn: bool = False
+    """Central names no release any more."""
 
 
 class WorkerSession:
@@ -184,7 +186,8 @@ class WorkerSession:
         actions = Actions()
         self._on_task_settings(reply.task_settings, actions)
         self._on_runtimes(reply.runtimes, actions)
-        self._on_release(reply.release, actions)
+        if reply.release or reply.release_withdrawn:
+            self._on_release(reply.release, actions)
         self._on_intent(reply.intent, actions)
         self._on_stops(reply.stops, actions)
         for offer in reply.offers:
@@ -220,9 +223,10 @@ class WorkerSession:
             actions.runtimes = runtimes
 
     def _on_release(self, release: WantedRelease | None, actions: Actions) -> None:
-        if release and self.release_serial is not None:
-            self.release_serial = release.serial
+        if self.release_serial is not None:
+            self.release_serial = release.serial if release else 0
             actions.release = release
+            actions.is_release_withdrawn = release is None
 
     def _on_intent(self, intent: Intent | None, actions: Actions) -> None:
         if intent and intent.revision > self.intent.revision:

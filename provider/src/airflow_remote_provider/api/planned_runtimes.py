@@ -1,21 +1,30 @@
-"""Which runtimes from central each worker is to have: answered from memory, so that a poll needs no statement."""
+"""Which runtimes and which release each worker is to have: answered from memory, so that a poll needs no statement."""
 
 from __future__ import annotations
 
 import asyncio
 import hashlib
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import msgspec
 from airflow_remote_protocol.codec import encode
-from airflow_remote_protocol.messages import RuntimeRef, Runtimes
+from airflow_remote_protocol.messages import RuntimeRef, Runtimes, WantedRelease
 
 from airflow_remote_provider.api.pool import LedgerPool
 from airflow_remote_provider.ledger import runtimes
-from airflow_remote_provider.ledger.assignments import Assignment, Host, Plan, assign, usable
+from airflow_remote_provider.ledger.assignments import Assignment, Host, Plan, assign, choose_release, usable
+from airflow_remote_provider.ledger.workers import WorkerRecord
 
 MOST_LISTS = 1000
 """Lists that are remembered. Workers of one platform, whose queues have the same runtimes, share one."""
+
+
+@dataclass(frozen=True)
+class ReleaseNews:
+    """The release that the worker is to run; None: it keeps the one that it runs."""
+
+    wanted: WantedRelease | None
 
 
 class PlannedRuntimes:
@@ -81,8 +90,28 @@ class PlannedRuntimes:
         return made
 
     def wants(self, host: Host, digest: str) -> bool:
-        """Return whether *host* is to have this tree."""
+        """Return whether *host* is to have this tree of a runtime."""
         return assign(self.plan, host).wants(digest)
+
+    def release_for(self, host: Host) -> WantedRelease | None:
+        """Return the release that *host* is to run; None: the one that it runs. The plan must be loaded."""
+        return choose_release(self.plan.releases, host)
+
+    def news_for(
+        self, worker: WorkerRecord, revision: str | None, serial: int | None
+    ) -> tuple[Runtimes | None, ReleaseNews | None]:
+        """Return what differs from what *worker* was sent: the runtimes of *revision*, and the release *serial*.
+
+        The plan must be loaded if the worker takes runtimes or releases.
+        """
+        runtimes = None
+        if worker.host is not None and revision is not None:
+            listed = self.list_for(worker.host)
+            runtimes = listed if listed.revision != revision else None
+        if worker.release_host is None or serial is None:
+            return runtimes, None
+        wanted = self.release_for(worker.release_host)
+        return runtimes, ReleaseNews(wanted) if (wanted.serial if wanted else 0) != serial else None
 
     def serves(self, host: Host | None, queue: str) -> bool:
         """Return whether a worker has the runtime of this queue's jobs ready; None: its site has the runtime."""

@@ -21,16 +21,17 @@ def get_remote_cli_commands() -> list[Any]:
         jobs,
         publish,
         queues,
+        releases,
         runtimes,
         sign,
         workers,
     )
 
-    parts = (enrol, installer, workers, jobs, queues, bundles, publish, runtimes, sign, grants, audit)
+    parts = (enrol, installer, workers, jobs, queues, bundles, publish, runtimes, releases, sign, grants, audit)
     return [
         GroupCommand(
             name="remote",
-            help="Remote Executor: workers, enrolment, jobs, queues, Dag bundles, runtimes, signatures, grants, audit",
+            help="Remote Executor: workers, enrolment, jobs, queues, Dag bundles, runtimes, releases, signatures, grants, audit",
             subcommands=tuple(part.commands() for part in parts),
         )
     ]

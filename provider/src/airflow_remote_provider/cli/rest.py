@@ -22,6 +22,7 @@ from airflow_remote_provider.ledger.views.history import MOST_POINTS, HistoryRow
 from airflow_remote_provider.ledger.views.jobs import JobFilter, JobRow
 from airflow_remote_provider.ledger.views.page import Page, Slice, read_all
 from airflow_remote_provider.ledger.views.queues import QueueRow
+from airflow_remote_provider.ledger.views.releases import ReleasesDetails, ReleasesSummary
 from airflow_remote_provider.ledger.views.runtimes import RuntimeDetails, RuntimeSummary
 from airflow_remote_provider.ledger.views.summary import Summary
 from airflow_remote_provider.ledger.views.workers import WorkerFilter, WorkerRow
@@ -215,6 +216,24 @@ class CentralClient:
 
     def add_statement(self, digest: str, envelope: str) -> SignedStatement:
         return self._client.change(SignedStatement, "POST", "trees", digest, "statements", body={"envelope": envelope})
+
+    # Releases of the worker
+
+    def show_releases(self) -> ReleasesDetails:
+        return self._client.get(ReleasesDetails, "releases")
+
+    def roll_release(self, *, percent: int, labels: Mapping[str, str], to: int | None) -> ReleasesSummary:
+        body = {"percent": percent, "labels": dict(labels), "to": to}
+        return self._client.change(ReleasesSummary, "POST", "releases", "roll", body=body)
+
+    def halt_release(self, *, reason: str) -> ReleasesSummary:
+        return self._client.change(ReleasesSummary, "POST", "releases", "halt", body={"reason": reason})
+
+    def resume_release(self) -> ReleasesSummary:
+        return self._client.change(ReleasesSummary, "POST", "releases", "resume")
+
+    def update_worker(self, name: str) -> WorkerRow:
+        return self._client.change(WorkerRow, "POST", "workers", name, "update")
 
     # Accesses and the audit
 

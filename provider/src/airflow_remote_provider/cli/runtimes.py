@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from airflow_remote_provider.cli import build_runtime
 from airflow_remote_provider.cli.central import central
 from airflow_remote_provider.cli.printing import output, show_facts, show_row, show_rows, show_table, watch, watched
 from airflow_remote_provider.cli.queues import set_runtime
-from airflow_remote_provider.cli.words import action, group, labels_in, option, reason
+from airflow_remote_provider.cli.rolling import roll_options, roll_with, short
+from airflow_remote_provider.cli.words import action, group, option
 
 if TYPE_CHECKING:
     import argparse
+    from collections.abc import Mapping
 
     from airflow_remote_provider.ledger.views.runtimes import RuntimeSummary
 
@@ -34,8 +37,6 @@ COLUMNS = (
 )
 EDITIONS = ("serial", "platform", "tree", "files", "bytes", "published_at", "ready", "jobs")
 WORKERS = ("worker", "platform", "serial", "phase", "ready_serials", "airflow", "task_sdk", "python", "detail")
-DIGITS = 12
-"""Of a digest, in tables: as in a task's log."""
 
 
 def commands() -> Any:
@@ -51,12 +52,7 @@ def commands() -> Any:
             "roll the newest build out to all workers or to a share of them; halt or resume a rollout; roll back",
             roll,
             name,
-            option("--percent", type=int, default=None, help="share of the workers, 0 to 100; default: 100"),
-            option("--label", default="", metavar="KEY=VALUE,…", help="only workers with these labels; default: all workers"),
-            option("--to", type=int, default=None, metavar="SERIAL", help="roll the trees of this serial out again"),
-            option("--halt", action="store_true", help="halt: only workers that have the rolled serial ready keep it"),
-            option("--resume", action="store_true", help="resume a halted rollout"),
-            reason(),
+            *roll_options(),
         ),
         action(
             "assign",
@@ -84,20 +80,17 @@ def show(args: argparse.Namespace) -> None:
     for title, columns, rows in (("editions", EDITIONS, found.editions), ("workers", WORKERS, found.workers)):
         if rows:
             print(f"\n{title}:")
-            show_table([_short(asdict(row)) for row in rows], columns)
+            show_table([short(asdict(row)) for row in rows], columns)
 
 
 def roll(args: argparse.Namespace) -> None:
-    rolls = args.percent is not None or args.label or args.to is not None
-    if sum((bool(rolls), args.halt, args.resume)) > 1:
-        raise SystemExit("name only one of --halt, --resume, and the options of a rollout (--percent, --label, --to)")
-    if args.halt:
-        _tell(central(args).halt_runtime(args.name, reason=args.reason))
-    elif args.resume:
-        _tell(central(args).resume_runtime(args.name))
-    else:
-        percent = 100 if args.percent is None else args.percent
-        _tell(central(args).roll_runtime(args.name, percent=percent, labels=labels_in(args.label), to=args.to))
+    found, name = central(args), args.name
+
+    def begin(percent: int, labels: Mapping[str, str], to: int | None) -> RuntimeSummary:
+        return found.roll_runtime(name, percent=percent, labels=labels, to=to)
+
+    halt = partial(found.halt_runtime, name, reason=args.reason)
+    _tell(roll_with(args, begin, halt=halt, resume=partial(found.resume_runtime, name)))
 
 
 def assign(args: argparse.Namespace) -> None:
@@ -114,8 +107,3 @@ def _tell(about: RuntimeSummary) -> None:
         others = f"; the others are to have serial {about.previous}" if about.previous and (labels or about.percent < 100) else ""
         text = f"rolled out to {whom}{labels}{others}"
     print(f"{about.name}: serial {about.serial} is {text}. {about.ready} of {about.workers} worker(s) have theirs ready")
-
-
-def _short(row: dict[str, Any]) -> dict[str, Any]:
-    """Return a row for a table, with the first digits of its tree. JSON and YAML have them all."""
-    return {**row, "tree": row["tree"][:DIGITS]} if "tree" in row else row

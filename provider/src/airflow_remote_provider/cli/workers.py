@@ -104,6 +104,12 @@ def commands() -> Any:
         ),
         action("rotate", "make it replace its credential now", rotate, name),
         action("restart", "restart its daemon; its jobs continue", restart, name, reason()),
+        action(
+            "update",
+            "update its software to the newest release now, whatever the share of the rollout; its jobs continue",
+            update,
+            option("names", nargs="+", help="names of workers"),
+        ),
         action("rebind", "bind it to another client certificate: that of its next session", rebind, name),
         action(
             "suspend", "refuse its requests until `unsuspend`; its jobs continue until they are lost", suspend, name, reason()
@@ -210,6 +216,12 @@ def rotate(args: argparse.Namespace) -> None:
 def restart(args: argparse.Namespace) -> None:
     central(args).restart(args.name, reason=args.reason)
     print(f"{args.name}: restarts as soon as it is notified; its jobs continue")
+
+
+def update(args: argparse.Namespace) -> None:
+    for name in args.names:
+        central(args).update_worker(name)
+        print(f"{name}: fetches the newest release, tests it and restarts with it; its jobs continue")
 
 
 def rebind(args: argparse.Namespace) -> None:

@@ -1,4 +1,4 @@
-"""Decides which runtimes from central each worker is to have, and in which of them it may run a queue's jobs.
+"""Decides which runtimes and which release of its software each worker is to have, and in which runtime a job may run.
 
 Values in, values out: the same plan and the same worker give the same answer in every process.
 """
@@ -11,15 +11,17 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from airflow_remote_protocol.messages import MAX_RUNTIMES, RuntimePhase, RuntimeRef, TreeRef
+from airflow_remote_protocol.messages import MAX_RUNTIMES, ReleasePhase, RuntimePhase, RuntimeRef, TreeRef, WantedRelease
 from airflow_remote_protocol.version import Capability
 
 from airflow_remote_provider.definitions.needs import pairs_of
 
+WORKER = "worker"
+"""The name under which releases of the worker's software are stored."""
 DEFAULT = "default"
 """The runtime of queues that name none."""
 Version = tuple[str, str, datetime]
-"""What a row of a plan is about (`runtime` or `queue`), its name, and when it was changed."""
+"""What a row of a plan is about (`runtime`, `queue` or `release`), its name, and when it was changed."""
 
 
 @dataclass(frozen=True)
@@ -39,13 +41,25 @@ Editions = Mapping[int, Mapping[str, TreeRef]]
 
 
 @dataclass(frozen=True)
+class ReleasePlan:
+    """All that decides about releases of the worker, except the workers."""
+
+    rollout: Rollout | None = None
+    """None: nothing was ever added."""
+    editions: Editions = field(default_factory=dict)
+    names: Mapping[int, str] = field(default_factory=dict)
+    """Versions of the software, by serial."""
+
+
+@dataclass(frozen=True)
 class Plan:
-    """All that decides about runtimes, except the workers."""
+    """All that decides about runtimes and releases, except the workers."""
 
     rollouts: Mapping[str, Rollout] = field(default_factory=dict)
     editions: Mapping[str, Editions] = field(default_factory=dict)
     queues: Mapping[str, str] = field(default_factory=dict)
     """Names of runtimes by queue; a queue that is not listed has :data:`DEFAULT`."""
+    releases: ReleasePlan = ReleasePlan()
     versions: frozenset[Version] = frozenset()
     """Of the rows that it was made from."""
 
@@ -55,7 +69,7 @@ class Plan:
 
 @dataclass(frozen=True)
 class Host:
-    """A worker that takes runtimes from central."""
+    """A worker that takes runtimes, or releases, from central."""
 
     worker_id: str
     queues: tuple[str, ...]
@@ -63,7 +77,9 @@ class Host:
     """Empty: it has reported none."""
     labels: Mapping[str, str] = field(default_factory=dict)
     ready: frozenset[str] = frozenset()
-    """Digests of the runtimes that it has ready and that suit this central."""
+    """Digests of the runtimes that it has ready and that suit this central; or of the release that it runs."""
+    asked: int = 0
+    """The serial of a release that a user wants it to have now, whatever the rollout's share; 0: none."""
 
 
 @dataclass(frozen=True)
@@ -108,7 +124,7 @@ def choose(plan: Plan, host: Host, name: str) -> RuntimeRef | None:
     if rollout is None or not rollout.serial or not host.platform:
         return None
     rolled = _edition(plan, host, name, rollout.serial)
-    if not rollout.previous or _is_included(rollout, host, name, rolled):
+    if not rollout.previous or is_included(rollout, host, name, rolled):
         return rolled
     before = fallback(plan, host, name)
     if before is None and not rollout.halted:  # for this platform the rolled serial is the first
@@ -140,6 +156,20 @@ def usable(plan: Plan, host: Host, queue: str) -> RuntimeRef | None:
     return None
 
 
+def choose_release(plan: ReleasePlan, host: Host) -> WantedRelease | None:
+    """Return the release that *host* is to run; None: it keeps the one that it runs."""
+    rollout = plan.rollout
+    if rollout is None or not host.platform:
+        return None
+    rolled = newest_edition(plan.editions, host, "", rollout.serial)
+    before = newest_edition(plan.editions, host, "", rollout.previous)
+    chosen = rolled if is_included(rollout, host, WORKER, rolled) else before
+    asked = newest_edition(plan.editions, host, "", host.asked)
+    if asked is not None and asked.serial > (chosen.serial if chosen else 0):
+        chosen = asked
+    return None if chosen is None else WantedRelease(plan.names.get(chosen.serial, ""), chosen.serial, chosen.tree)
+
+
 def needed_serials(rollout: Rollout, editions: Editions) -> set[tuple[int, str]]:
     """Return the editions (serial, platform) that a rollout may give to a worker now or after a rollback."""
     platforms = {platform for some in editions.values() for platform in some}
@@ -161,6 +191,22 @@ def host_of(worker: Any) -> Host | None:
     )
 
 
+def release_host_of(worker: Any) -> Host | None:
+    """Return a worker's row as a host of releases; None: it takes none from central."""
+    if Capability.RELEASES.value not in (worker.capabilities or ()):
+        return None
+    held = worker.release or {}
+    is_proven = held.get("phase") == ReleasePhase.RUNNING.value
+    return Host(
+        worker_id=worker.id,
+        queues=(),
+        platform=(worker.facts or {}).get("release_platform", ""),
+        labels=worker.labels or {},
+        ready=frozenset({held["tree"]}) if is_proven else frozenset(),
+        asked=worker.release_asked or 0,
+    )
+
+
 def ready_trees(held: Iterable[Mapping[str, str]] | None) -> frozenset[str]:
     """Return the digests of the runtimes that a worker has reported as ready, and that suit this central."""
     return frozenset(one["tree"] for one in held or () if one["phase"] == RuntimePhase.READY.value and not one["mismatch"])
@@ -170,7 +216,7 @@ def _names(plan: Plan, host: Host) -> list[str]:
     return list(dict.fromkeys(plan.name_for(queue) for queue in host.queues))
 
 
-def _is_included(rollout: Rollout, host: Host, name: str, rolled: RuntimeRef | None) -> bool:
+def is_included(rollout: Rollout, host: Host, name: str, rolled: RuntimeRef | None) -> bool:
     """Return whether *host* is among the workers that are to have the rolled serial."""
     if rolled is None:
         return False
@@ -182,9 +228,13 @@ def _is_included(rollout: Rollout, host: Host, name: str, rolled: RuntimeRef | N
 
 def _edition(plan: Plan, host: Host, name: str, serial: int) -> RuntimeRef | None:
     """Return the edition of a serial for the host's platform, else that of the newest older serial that has one."""
-    of_name = plan.editions.get(name, {})
-    for one in sorted((known for known in of_name if known <= serial), reverse=True):
-        tree = of_name[one].get(host.platform)
+    return newest_edition(plan.editions.get(name, {}), host, name, serial)
+
+
+def newest_edition(editions: Editions, host: Host, name: str, serial: int) -> RuntimeRef | None:
+    """Return the edition for the host's platform of the newest serial that has one, up to *serial*."""
+    for one in sorted((known for known in editions if known <= serial), reverse=True):
+        tree = editions[one].get(host.platform)
         if tree is not None:
             return RuntimeRef(name, one, tree)
     return None

@@ -1,42 +1,90 @@
-"""Rollouts of runtimes from central: begin one, widen it, halt it, resume it, roll back. Serials only rise.
+"""Rollouts of runtimes and of the worker's releases: begin one, widen it, halt it, resume it, roll back. Serials only rise.
 
-Who gets which serial is decided in :mod:`.assignments`. A rollout also halts by itself (:mod:`.held_runtimes`).
+Who gets which serial is decided in :mod:`.assignments`. A rollout also halts by itself, when a serial fails at a worker
+(:mod:`.held_runtimes`, :mod:`.held_releases`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from airflow_remote_provider.definitions.needs import LONGEST, encode_labels
-from airflow_remote_provider.ledger import queues, runtimes
+from airflow_remote_provider.ledger import queues, releases, runtimes
+from airflow_remote_provider.ledger.assignments import WORKER
 from airflow_remote_provider.ledger.audit import record_action
 from airflow_remote_provider.ledger.errors import LedgerError, NotFound
 from airflow_remote_provider.ledger.presentable import presentable
+from airflow_remote_provider.ledger.trees import RELEASE, RUNTIME
 from airflow_remote_provider.ledger.wakeup import Topic, wake
-from airflow_remote_provider.models import RuntimeRow, TreeRow
+from airflow_remote_provider.models import ReleaseRow, TreeRow
 
 LONGEST_REASON = 500
 
 
+@dataclass(frozen=True)
+class Kind:
+    """What is rolled out: one runtime, or the worker's releases."""
+
+    kind: str
+    """Of its editions."""
+    name: str
+    text: str
+    """For users."""
+    roll: str
+    """The command that rolls it out."""
+    build: str
+    """The command that makes a newer one."""
+    can_go_back: bool
+    """Whether there is something to go back to before the first serial: the release that each site has installed."""
+    lock: Callable[[Session], Any]
+
+
+def of_runtime(name: str) -> Kind:
+    command = "airflow remote runtimes"
+    return Kind(
+        kind=RUNTIME,
+        name=name,
+        text=f"the runtime {name!r}",
+        roll=f"{command} roll {name}",
+        build=f"{command} build {name}",
+        can_go_back=False,
+        lock=partial(runtimes.must_lock, name=name),
+    )
+
+
+RELEASES = Kind(
+    kind=RELEASE,
+    name=WORKER,
+    text="the worker's releases",
+    roll="airflow remote releases roll",
+    build="airflow remote releases add",
+    can_go_back=True,
+    lock=releases.must_lock,
+)
+
+
 def roll(
     session: Session,
-    name: str,
+    kind: Kind,
     *,
     by: str,
     percent: int = 100,
     labels: Mapping[str, str] | None = None,
     to: int | None = None,
 ) -> int:
-    """Roll a runtime out to a share of the workers, and among them only to those with *labels*. Return the serial.
+    """Roll the newest build out to a share of the workers, and among them only to those with *labels*. Return the serial.
 
     Args:
         to: a serial whose trees are rolled out again, under a new serial; None: the newest build.
 
     Raises:
-        NotFound: there is no such runtime or serial.
+        NotFound: there is no such runtime, release or serial.
         LedgerError: the share or the labels are not valid, nothing is built, or the rollout of this serial is halted.
     """
     if not 0 <= percent <= 100:
@@ -44,55 +92,53 @@ def roll(
     needed = encode_labels(labels or {})
     if needed is not None and len(needed) > LONGEST:
         raise LedgerError(f"the labels of a rollout have {len(needed)} characters; {LONGEST} is the limit")
-    row = runtimes.must_lock(session, name)
+    row = kind.lock(session)
     if to is not None:
-        _repeat(session, row, to)
+        _repeat(session, kind, row, to)
     if not row.built:
-        raise LedgerError(f"the runtime {name!r} has not been built; build it: airflow remote runtimes build {name}")
+        raise LedgerError(f"{kind.text}: nothing was built yet; build it: {kind.build}")
     if row.serial == row.built and row.halted:
         raise LedgerError(
-            f"the rollout of serial {row.serial} of the runtime {name!r} is halted: {row.halted}; build it again, resume "
-            f"(airflow remote runtimes roll {name} --resume), or go back (--to SERIAL)"
+            f"the rollout of serial {row.serial} of {kind.text} is halted: {row.halted}; make a newer one ({kind.build}), resume "
+            f"({kind.roll} --resume), or go back (--to SERIAL)"
         )
     if row.serial != row.built:
         row.previous, row.serial, row.halted = _fallback(row), row.built, ""
     row.percent, row.labels = percent, needed
     whom = f"{percent} % of the workers" + (f" with {needed}" if needed else "")
-    record_action(session, by, f"rolled serial {row.serial} of the runtime {name} out to {whom}")
+    record_action(session, by, f"rolled serial {row.serial} of {kind.text} out to {whom}")
     runtimes.note_change(session, row, by)
-    return row.serial
+    return int(row.serial)
 
 
-def halt(session: Session, name: str, *, by: str, reason: str = "") -> None:
+def halt(session: Session, kind: Kind, *, by: str, reason: str = "") -> None:
     """Halt the rollout: workers that have the rolled serial ready keep it, the others are to have the previous one.
 
     Raises:
-        NotFound: there is no such runtime.
+        NotFound: there is no such runtime or release.
         LedgerError: there is no earlier serial, or the rollout is halted already.
     """
-    row = runtimes.must_lock(session, name)
-    if not row.previous:
-        raise LedgerError(f"serial {row.serial} of the runtime {name!r} has no earlier one to go back to; nothing was changed")
+    row = kind.lock(session)
+    if not row.serial or not (row.previous or kind.can_go_back):
+        raise LedgerError(f"serial {row.serial} of {kind.text} has no earlier one to go back to; nothing was changed")
     if row.halted:
-        raise LedgerError(f"the rollout of the runtime {name!r} is halted already: {row.halted}")
+        raise LedgerError(f"the rollout of {kind.text} is halted already: {row.halted}")
     row.halted = f"by {by}" + (f": {presentable(reason, longest=LONGEST_REASON)}" if reason else "")
-    record_action(session, by, f"halted serial {row.serial} of the runtime {name}" + (f": {reason}" if reason else ""))
+    record_action(session, by, f"halted serial {row.serial} of {kind.text}" + (f": {reason}" if reason else ""))
     runtimes.note_change(session, row, by)
 
 
-def resume(session: Session, name: str, *, by: str) -> None:
+def resume(session: Session, kind: Kind, *, by: str) -> None:
     """Resume a halted rollout.
 
     Raises:
-        NotFound: there is no such runtime.
+        NotFound: there is no such runtime or release.
         LedgerError: it is not halted.
     """
-    row = runtimes.must_lock(session, name)
+    row = kind.lock(session)
     if not row.halted:
-        raise LedgerError(f"the rollout of the runtime {name!r} is not halted; nothing was changed")
-    record_action(
-        session, by, f"resumed the rollout of serial {row.serial} of the runtime {name}, which was halted: {row.halted}"
-    )
+        raise LedgerError(f"the rollout of {kind.text} is not halted; nothing was changed")
+    record_action(session, by, f"resumed the rollout of serial {row.serial} of {kind.text}, which was halted: {row.halted}")
     row.halted = ""
     runtimes.note_change(session, row, by)
 
@@ -114,24 +160,27 @@ def assign_queue(session: Session, queue: str, name: str | None, *, by: str) -> 
     wake(session, Topic.RUNTIME)
 
 
-def _fallback(row: RuntimeRow) -> int:
+def _fallback(row: Any) -> int:
     """Return the serial of the workers that the next rollout does not include: the last one that all workers were to have."""
     is_everywhere = row.percent == 100 and row.labels is None and not row.halted
-    return row.serial if is_everywhere or not row.previous else row.previous
+    return int(row.serial if is_everywhere or not row.previous else row.previous)
 
 
-def _repeat(session: Session, row: RuntimeRow, serial: int) -> None:
+def _repeat(session: Session, kind: Kind, row: Any, serial: int) -> None:
     """Make a new serial of the trees that workers have under an earlier one, for each platform."""
     newest: dict[str, runtimes.RuntimeEdition] = {}
-    some = runtimes.editions(session, row.name).get(row.name, ())
+    some = runtimes.editions(session, kind.name, kind=kind.kind).get(kind.name, ())
     for edition in some:  # the newest first
         if edition.serial <= serial:
             newest.setdefault(edition.platform, edition)
     if not any(edition.serial == serial for edition in newest.values()):
         known = ", ".join(str(one) for one in sorted({edition.serial for edition in some})) or "none"
-        raise NotFound(f"the runtime {row.name!r} has no serial {serial}; it has: {known}")
+        raise NotFound(f"{kind.text}: there is no serial {serial}; there are: {known}")
     # Locked, so that the garbage collection deletes none of them before the new editions are stored.
     digests = {edition.tree for edition in newest.values()}
     session.execute(select(TreeRow.digest).where(TreeRow.digest.in_(digests)).order_by(TreeRow.digest).with_for_update())
     row.built += 1
-    runtimes.publish(session, row.name, row.built, {platform: edition.tree for platform, edition in newest.items()})
+    if isinstance(row, ReleaseRow):
+        row.versions = {**row.versions, str(row.built): row.versions.get(str(serial), "")}
+    trees = {platform: edition.tree for platform, edition in newest.items()}
+    runtimes.publish(session, kind.name, row.built, trees, kind=kind.kind)

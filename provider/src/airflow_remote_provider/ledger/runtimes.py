@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from typing import Any
@@ -21,13 +21,13 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from airflow_remote_provider.compat import database_now
-from airflow_remote_provider.ledger.assignments import Plan, Rollout, Version
+from airflow_remote_provider.ledger.assignments import WORKER, Plan, ReleasePlan, Rollout, Version
 from airflow_remote_provider.ledger.audit import record_action
 from airflow_remote_provider.ledger.errors import LedgerError, NotFound
 from airflow_remote_provider.ledger.presentable import presentable
-from airflow_remote_provider.ledger.trees import RUNTIME, TreeGone, finish_tree, load_tree
+from airflow_remote_provider.ledger.trees import RELEASE, RUNTIME, TreeGone, finish_tree, load_tree
 from airflow_remote_provider.ledger.wakeup import Topic, wake
-from airflow_remote_provider.models import Edition, Queue, RuntimeRow, TreeRow, Worker
+from airflow_remote_provider.models import Edition, Queue, ReleaseRow, RuntimeRow, TreeRow, Worker
 
 LONGEST_TROUBLE = 2000
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}\Z")
@@ -180,8 +180,8 @@ def _locking(name: str) -> Any:
     return query.execution_options(populate_existing=True)
 
 
-def note_change(session: Session, row: RuntimeRow, by: str) -> None:
-    """Note who changed a runtime, and wake the API processes, which have its row in memory."""
+def note_change(session: Session, row: RuntimeRow | ReleaseRow, by: str) -> None:
+    """Note who changed a runtime or the release, and wake the API processes, which have the row in memory."""
     row.updated_at, row.updated_by = database_now(session), by[:250]
     session.flush()
     wake(session, Topic.RUNTIME)
@@ -194,13 +194,9 @@ def add(session: Session, name: str, recipe: Recipe, built: Sequence[Built], *, 
         LedgerError: the name or a platform is not valid, a platform is named twice, or nothing was built.
         TreeGone, BlobsMissing: as :func:`.trees.finish_tree`; nothing has changed.
     """
-    _check_platforms([one.platform for one in built])
+    check_platforms([one.platform for one in built])
     row = lock(session, name)
-    for one in sorted(built, key=lambda one: one.tree):  # locks the trees in one order
-        tree = load_tree(session, one.tree)
-        if tree is None:
-            raise TreeGone(f"tree {one.tree[:12]} was not begun, or too long ago; build the runtime {name!r} again")
-        finish_tree(session, tree)
+    finish_trees(session, built, f"build the runtime {name!r} again")
     row.built += 1
     publish(session, name, row.built, {one.platform: one.tree for one in built})
     row.recipe, row.built_with = _packed(recipe), dict(built_with)
@@ -212,12 +208,25 @@ def add(session: Session, name: str, recipe: Recipe, built: Sequence[Built], *, 
     return row.built
 
 
-def publish(session: Session, name: str, serial: int, trees: Mapping[str, str]) -> None:
+def finish_trees(session: Session, built: Sequence[Built], remedy: str) -> None:
+    """Note that all blobs of these trees are stored, and lock the trees.
+
+    Raises:
+        TreeGone, BlobsMissing: as :func:`.trees.finish_tree`.
+    """
+    for one in sorted(built, key=lambda one: one.tree):  # locks the trees in one order
+        tree = load_tree(session, one.tree)
+        if tree is None:
+            raise TreeGone(f"tree {one.tree[:12]} was not begun, or too long ago; {remedy}")
+        finish_tree(session, tree)
+
+
+def publish(session: Session, name: str, serial: int, trees: Mapping[str, str], *, kind: str = RUNTIME) -> None:
     """Add the editions of a serial: digests of trees that are locked, by platform."""
     now = database_now(session)
     session.add_all(
         Edition(
-            kind=RUNTIME,
+            kind=kind,
             name=name,
             version=str(serial),
             platform=platform,
@@ -232,7 +241,8 @@ def publish(session: Session, name: str, serial: int, trees: Mapping[str, str]) 
     session.flush()
 
 
-def _check_platforms(platforms: Sequence[str]) -> None:
+def check_platforms(platforms: Sequence[str]) -> None:
+    """Raises: LedgerError: no platform is named, one is not valid, or one is named twice."""
     if not platforms:
         raise LedgerError("nothing was built: name at least one platform, such as cp311-linux-gnu-x86_64")
     for platform in platforms:
@@ -285,12 +295,12 @@ def list_all(session: Session) -> list[RuntimeRecord]:
     return [_record(row, by_name.get(row.name, ())) for row in rows]
 
 
-def editions(session: Session, name: str | None = None) -> dict[str, tuple[RuntimeEdition, ...]]:
-    """Return the editions of all runtimes, or of one, by name; the newest serial first."""
+def editions(session: Session, name: str | None = None, *, kind: str = RUNTIME) -> dict[str, tuple[RuntimeEdition, ...]]:
+    """Return the editions of all runtimes, or of one, by name; the newest serial first. Likewise of releases."""
     query = (
         select(Edition.name, Edition.version, Edition.platform, Edition.tree, Edition.published_at, TreeRow.files, TreeRow.bytes)
         .join(TreeRow, TreeRow.digest == Edition.tree)
-        .where(Edition.kind == RUNTIME)
+        .where(Edition.kind == kind)
     )
     if name is not None:
         query = query.where(Edition.name == name)
@@ -337,19 +347,20 @@ def _unpacked(stored: Mapping[str, object]) -> Recipe:
 
 
 def rollout_of(row: Any) -> Rollout:
-    """Return the rollout of a runtime's row."""
+    """Return the rollout of the row of a runtime or of the release."""
     return Rollout(row.serial, row.previous, row.percent, row.labels, row.halted, row.built)
 
 
 def plan_versions(session: Session) -> frozenset[Version]:
-    """Return what the plan is made from: each runtime and each queue that names one, and when it was changed. One statement."""
+    """Return what the plan is made from (runtimes, queues that name one, the release), and when it was changed. One statement."""
     of_runtimes = select(literal("runtime").label("what"), RuntimeRow.name.label("name"), RuntimeRow.updated_at.label("at"))
     of_queues = select(literal("queue"), Queue.name, Queue.changed_at).where(Queue.runtime.is_not(None))
-    return frozenset((row.what, row.name, row.at) for row in session.execute(union_all(of_runtimes, of_queues)))
+    of_release = select(literal("release"), ReleaseRow.name, ReleaseRow.updated_at)
+    return frozenset((row.what, row.name, row.at) for row in session.execute(union_all(of_runtimes, of_queues, of_release)))
 
 
 def load_plan(session: Session) -> Plan:
-    """Return the plan by which runtimes are assigned to workers. Four statements over small tables.
+    """Return the plan by which runtimes and releases are assigned to workers. Six statements over small tables.
 
     The versions are read first: a change that commits meanwhile is found by the next :func:`plan_versions`.
     """
@@ -364,11 +375,24 @@ def load_plan(session: Session) -> Plan:
         RuntimeRow.built,
     )
     rollouts = {row.name: rollout_of(row) for row in session.execute(select(*columns))}
-    by_name: dict[str, dict[int, dict[str, TreeRef]]] = {}
-    for name, some in editions(session).items():
-        for one in some:
-            by_name.setdefault(name, {}).setdefault(one.serial, {})[one.platform] = TreeRef(one.tree, one.files, one.bytes)
-    return Plan(rollouts, by_name, named_by_queues(session), versions)
+    by_name = {name: trees_of(some) for name, some in editions(session).items()}
+    return Plan(rollouts, by_name, named_by_queues(session), _release_plan(session), versions)
+
+
+def trees_of(some: Iterable[RuntimeEdition]) -> dict[int, dict[str, TreeRef]]:
+    """Return the trees of editions of one name, by serial and platform."""
+    found: dict[int, dict[str, TreeRef]] = {}
+    for one in some:
+        found.setdefault(one.serial, {})[one.platform] = TreeRef(one.tree, one.files, one.bytes)
+    return found
+
+
+def _release_plan(session: Session) -> ReleasePlan:
+    row = session.get(ReleaseRow, WORKER, populate_existing=True)
+    if row is None:
+        return ReleasePlan()
+    some = editions(session, WORKER, kind=RELEASE).get(WORKER, ())
+    return ReleasePlan(rollout_of(row), trees_of(some), {int(serial): version for serial, version in row.versions.items()})
 
 
 def named_by_queues(session: Session) -> dict[str, str]:

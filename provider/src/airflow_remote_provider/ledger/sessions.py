@@ -85,7 +85,7 @@ def open_session(session: Session, worker_id: str, request: SessionRequest, *, c
 
 
 def _forget_reports(worker: Worker) -> None:
-    """Forget what a worker has reported of its runtimes under capabilities that it no longer has.
+    """Forget what a worker has reported of its runtimes and its release under capabilities that it no longer has.
 
     A worker that takes its runtimes from central has none of its own to report.
     """
@@ -94,6 +94,8 @@ def _forget_reports(worker: Worker) -> None:
         worker.runtime = None
     if Capability.RUNTIMES.value not in capabilities:
         worker.runtimes = None
+    if Capability.RELEASES.value not in capabilities:
+        worker.release = worker.release_asked = None
     if worker.runtimes is None and worker.runtime is None:  # without a report, only its jobs count
         worker.unfit = NOT_REPORTED if Capability.RUNTIMES.value in capabilities else None
 

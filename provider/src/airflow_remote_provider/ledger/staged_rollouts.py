@@ -34,7 +34,9 @@ def begin(session: Session, name: str, *, adds_only: bool) -> bool:
     if row.serial != row.built - 1 or (adds_only and row.halted):
         return False
     percent, labels = (row.percent, row.labels) if adds_only else (FIRST_PERCENT, None)
-    rollouts.roll(session, name, by=FOLLOW, percent=percent, labels=dict(pairs_of(labels)) if labels else None)
+    rollouts.roll(
+        session, rollouts.of_runtime(name), by=FOLLOW, percent=percent, labels=dict(pairs_of(labels)) if labels else None
+    )
     return True
 
 
@@ -64,7 +66,7 @@ def widen(session: Session, *, silent_after: timedelta) -> list[str]:
     plan, hosts = runtimes.load_plan(session), _active_hosts(session, silent_after)
     done = [name for name in names if all(_is_settled(plan, host, name) for host in hosts)]
     for name in done:
-        rollouts.roll(session, name, by=FOLLOW)
+        rollouts.roll(session, rollouts.of_runtime(name), by=FOLLOW)
     return done
 
 

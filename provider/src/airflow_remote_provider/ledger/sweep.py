@@ -16,10 +16,10 @@ from sqlalchemy import and_, delete, func, or_, select, update
 from sqlalchemy.orm import Session
 
 from airflow_remote_provider.compat import database_now
-from airflow_remote_provider.ledger import runtimes, statements
+from airflow_remote_provider.ledger import releases, runtimes, statements
 from airflow_remote_provider.ledger.assignments import needed_serials
-from airflow_remote_provider.ledger.trees import BUNDLE, INCOMING, RUNTIME, SEEN_KEPT, batches
-from airflow_remote_provider.models import Blob, BundleRow, Edition, Job, TreeRow
+from airflow_remote_provider.ledger.trees import BUNDLE, INCOMING, RELEASE, RUNTIME, SEEN_KEPT, batches
+from airflow_remote_provider.models import Blob, BundleRow, Edition, Job, ReleaseRow, RuntimeRow, TreeRow
 
 BATCH = 500
 """Trees that one call deletes."""
@@ -74,7 +74,7 @@ def _sweep_editions(session: Session, before: datetime) -> int:
         .having(func.count() > EDITIONS_KEPT)
         .order_by(Edition.kind, Edition.name)
     ).all()
-    sweep_of = {BUNDLE: _sweep_bundle, RUNTIME: _sweep_runtime}
+    sweep_of = {BUNDLE: _sweep_bundle, RUNTIME: _sweep_runtime, RELEASE: _sweep_releases}
     return sum(sweep_of[kind](session, name, before) for kind, name in crowded if kind in sweep_of)
 
 
@@ -104,16 +104,23 @@ def _sweep_bundle(session: Session, name: str, before: datetime) -> int:
 
 
 def _sweep_runtime(session: Session, name: str, before: datetime) -> int:
-    """Delete old editions of one runtime. Return how many.
-
-    Those stay that its rollout may give to a worker, those of its newest serials, and those in which open jobs run.
-    """
     row = runtimes.find_locked(session, name)  # the lock under which editions are added and rolled out
-    if row is None:
-        return 0
+    return 0 if row is None else _sweep_serials(session, RUNTIME, row, before)
+
+
+def _sweep_releases(session: Session, name: str, before: datetime) -> int:
+    row = releases.find_locked(session)
+    return 0 if row is None else _sweep_serials(session, RELEASE, row, before)
+
+
+def _sweep_serials(session: Session, kind: str, row: RuntimeRow | ReleaseRow, before: datetime) -> int:
+    """Delete old editions of one runtime, or of releases. Return how many.
+
+    Those stay that the rollout may give to a worker, those of the newest serials, and those in which open jobs run.
+    """
     rows = session.execute(
         select(Edition.id, Edition.version, Edition.platform, Edition.tree, Edition.published_at).where(
-            Edition.kind == RUNTIME, Edition.name == name
+            Edition.kind == kind, Edition.name == row.name
         )
     ).all()
     by_serial: dict[int, dict[str, TreeRef]] = {}

@@ -34,6 +34,8 @@ BUNDLE = "bundle"
 """The kind of the trees of Dag bundles."""
 RUNTIME = "runtime"
 """The kind of the trees of runtimes that central sends."""
+RELEASE = "release"
+"""The kind of the trees of releases of the worker's own software."""
 SEEN_KEPT = timedelta(hours=1)
 """How long a blob or a tree that a publisher relied on is kept, whatever refers to it. A publisher that takes longer than this
 from its first call to the last repeats its calls and loses nothing but time."""

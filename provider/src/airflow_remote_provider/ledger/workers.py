@@ -12,7 +12,7 @@ from sqlalchemy import func, or_, select, update
 from sqlalchemy.orm import Session
 
 from airflow_remote_provider.compat import database_clock, database_now
-from airflow_remote_provider.ledger.assignments import Host, host_of
+from airflow_remote_provider.ledger.assignments import Host, host_of, release_host_of
 from airflow_remote_provider.ledger.audit import AuditKind, Event, record, record_action
 from airflow_remote_provider.ledger.changes import stamp
 from airflow_remote_provider.ledger.credentials import check_bundles, revoke
@@ -52,6 +52,8 @@ class WorkerRecord:
     early_failures: int = 0
     host: Host | None = None
     """The worker as the choice of its runtimes depends on it; None: it takes none from central."""
+    release_host: Host | None = None
+    """The worker as the choice of its release depends on it; None: it takes none from central."""
 
     @property
     def serves(self) -> tuple[object, ...]:
@@ -89,6 +91,7 @@ def record_of(worker: Worker) -> WorkerRecord:
         unfit="" if host is not None else worker.unfit or "",  # else each queue has its own runtime
         early_failures=worker.early_failures or 0,
         host=host,
+        release_host=release_host_of(worker),
     )
 
 

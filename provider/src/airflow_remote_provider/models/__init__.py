@@ -15,6 +15,7 @@ from airflow_remote_provider.models.enrolment import EnrolmentToken
 from airflow_remote_provider.models.history import History
 from airflow_remote_provider.models.job import Job
 from airflow_remote_provider.models.queue import Queue
+from airflow_remote_provider.models.release import ReleaseRow
 from airflow_remote_provider.models.runtime import RuntimeRow
 from airflow_remote_provider.models.statement import StatementRow
 from airflow_remote_provider.models.usage import Usage
@@ -34,6 +35,7 @@ __all__ = [
     "History",
     "Job",
     "Queue",
+    "ReleaseRow",
     "RuntimeRow",
     "StatementRow",
     "TreeRow",

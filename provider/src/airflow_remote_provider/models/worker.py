@@ -96,6 +96,10 @@ class Worker(Base):
 
     runtimes: Mapped[list[dict[str, str]] | None] = mapped_column(JSON(none_as_null=True))
     """The runtimes from central that it reported, as :class:`..ledger.held_runtimes.Held`; NULL: nothing reported."""
+    release: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
+    """The release of its own software, as :class:`..ledger.held_releases.Held`; NULL: nothing reported."""
+    release_asked: Mapped[int | None] = mapped_column(Integer)
+    """The serial of a release that a user wants it to have now, whatever the rollout's share; NULL: none."""
 
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)
     changed_at: Mapped[datetime] = mapped_column(UtcDateTime)

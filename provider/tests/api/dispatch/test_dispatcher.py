@@ -742,7 +742,7 @@ def test_another_plan_ends_the_polls_of_the_workers_that_it_concerns() -> None:
         other.runtimes_revision = ""
         began = asyncio.get_running_loop().time()
         await _in_thread(build)
-        await _in_thread(_change, rollouts.roll, "default", by="ann")
+        await _in_thread(_change, rollouts.roll, rollouts.of_runtime("default"), by="ann")
         news = await _reply(parked)
         assert asyncio.get_running_loop().time() - began < 4
         assert isinstance(news, News) and news.runtimes is not None

@@ -94,7 +94,7 @@ def test_a_pulse_has_builds_rollouts_and_troubles_of_runtimes(database: Engine) 
     assert built != before
     runtimes_built.build()
     with compat.transaction() as session:
-        rollouts.roll(session, "default", by="ann")
+        rollouts.roll(session, rollouts.of_runtime("default"), by="ann")
     rolled = marks()
     assert rolled != built
     with compat.transaction() as session:

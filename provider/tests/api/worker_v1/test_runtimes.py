@@ -125,7 +125,7 @@ def test_a_worker_can_t_halt_a_rollout_that_is_not_for_it(central: ServedCentral
     _report(site, new, FAILED, "I say so")
     assert _halted(caller) == ""
     with compat.transaction() as session:
-        rollouts.roll(session, runtimes.load_plan(session).name_for(caller.queue), percent=0, by="ann")
+        rollouts.roll(session, rollouts.of_runtime(runtimes.load_plan(session).name_for(caller.queue)), percent=0, by="ann")
     _report(caller, new, FAILED, "I say so")
     assert _halted(caller) == ""
 

@@ -70,7 +70,7 @@ class PollLoop:
         """Called before the offers of the same reply are taken."""
         self.on_runtimes: list[Callable[[Runtimes], None]] = []
         """Called after *on_task_settings*, before the offers of the same reply are taken."""
-        self.on_release: list[Callable[[WantedRelease], None]] = []
+        self.on_release: list[Callable[[WantedRelease | None], None]] = []
         self.on_answer: list[Callable[[], None]] = []
         """Called after each answered poll."""
         self.waits = True
@@ -216,7 +216,7 @@ class PollLoop:
         if actions.runtimes:
             for receive in self.on_runtimes:
                 receive(actions.runtimes)
-        if actions.release:
+        if actions.release or actions.is_release_withdrawn:
             for bring in self.on_release:
                 bring(actions.release)
         for notify in self.on_intent if actions.intent else ():

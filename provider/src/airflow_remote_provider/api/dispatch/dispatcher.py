@@ -1,4 +1,4 @@
-"""Answers parked polls with offers of queued jobs, stops, and changed intents and runtimes. One per API process.
+"""Answers parked polls with offers of queued jobs, stops, and changed intents, runtimes and releases. One per API process.
 
 It sleeps until it is woken by a NOTIFY, a new parked poll or a tick. Where the database can't notify, the tick is short and runs
 only while a poll waits. Where it can, but notifications are not known to arrive, the tick asks by one statement.
@@ -298,24 +298,22 @@ class Dispatcher:
             parked.reply(News(intent=record.intent))
         else:
             serves_others, parked.worker = record.serves != parked.worker.serves, record
-            self._send_runtimes(parked)
+            self._send_planned(parked)
             if serves_others:
                 self.wake(Topic.QUEUED)
 
-    # Runtimes
+    # Runtimes and releases
 
     def _answer_planned(self) -> None:
-        """Answer the polls of workers that are to have other runtimes; jobs may run elsewhere now."""
+        """Answer the polls of workers that are to have other runtimes or another release; jobs may run elsewhere now."""
         for parked in self.room:
-            self._send_runtimes(parked)
+            self._send_planned(parked)
         self.wake(Topic.QUEUED)
 
-    def _send_runtimes(self, parked: Parked) -> None:
-        host = parked.worker.host
-        if host is not None and parked.runtimes_revision is not None:
-            runtimes = self._runtimes.list_for(host)
-            if runtimes.revision != parked.runtimes_revision:
-                parked.reply(News(runtimes=runtimes))
+    def _send_planned(self, parked: Parked) -> None:
+        runtimes, release = self._runtimes.news_for(parked.worker, parked.runtimes_revision, parked.release_serial)
+        if runtimes is not None or release is not None:
+            parked.reply(News(runtimes=runtimes, release=release))
 
 
 SESSION_TAKEN = (

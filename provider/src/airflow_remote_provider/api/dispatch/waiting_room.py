@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 from airflow_remote_protocol.messages import Intent, Offer, Runtimes, Stop
 
+from airflow_remote_provider.api.planned_runtimes import ReleaseNews
 from airflow_remote_provider.ledger.workers import WorkerRecord
 
 RETURNS_PER_S = 200
@@ -25,6 +26,7 @@ class News:
     stops: list[Stop] = field(default_factory=list)
     intent: Intent | None = None
     runtimes: Runtimes | None = None
+    release: ReleaseNews | None = None
     pause_s: float = 0.0
 
 
@@ -41,6 +43,8 @@ class Parked:
     free_triggers: int = 0
     runtimes_revision: str | None = None
     """Of the list of runtimes that the worker has received; None: it takes none from central."""
+    release_serial: int | None = None
+    """Of the release that the worker was named; 0: none was. None: it takes none from central."""
 
     @property
     def is_waiting(self) -> bool:

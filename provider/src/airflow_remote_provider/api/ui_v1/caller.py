@@ -16,6 +16,7 @@ from airflow_remote_provider import compat
 from airflow_remote_provider.ledger.views.bundles import teams_of
 from airflow_remote_provider.ledger.views.jobs import show_job
 from airflow_remote_provider.ledger.views.queue_teams import concerned_teams
+from airflow_remote_provider.ledger.views.releases import teams_with_releases
 from airflow_remote_provider.ledger.views.runtimes import teams_with_runtimes
 from airflow_remote_provider.ledger.views.scope import EVERYTHING, Scope
 
@@ -139,18 +140,35 @@ class Caller(ABC):
         """
 
         def allowed(session: Session) -> T:
-            self._require_manage(None)
-            scope = self._scope(session)
-            for team in teams_with_runtimes(session):
-                if not scope.includes_team(team):  # the text does not name the team, which this user may not see
-                    raise Forbidden(
-                        f"workers of teams that the user {self.name!r} does not belong to also take runtimes from central; "
-                        "a change for all of them requires the right to manage workers of each team"
-                    )
-                self._require_manage(team)
+            self._require_teams(session, teams_with_runtimes, "runtimes")
             return verb(session, runtime, *args, by=self.name, **kwargs)
 
         return await self.pool.call(allowed)
+
+    async def act_on_releases(self, verb: Callable[..., T], *args: Any, **kwargs: Any) -> T:
+        """Return `verb(session, *args, by=…, **kwargs)`. A change affects every team whose workers take releases.
+
+        Raises:
+            Forbidden: the user may not manage workers, or not those of each of these teams.
+        """
+
+        def allowed(session: Session) -> T:
+            self._require_teams(session, teams_with_releases, "releases")
+            return verb(session, *args, by=self.name, **kwargs)
+
+        return await self.pool.call(allowed)
+
+    def _require_teams(self, session: Session, teams: Callable[[Session], list[str | None]], what: str) -> None:
+        """Raises: Forbidden: the user may not manage workers of each of these teams."""
+        self._require_manage(None)
+        scope = self._scope(session)
+        for team in teams(session):
+            if not scope.includes_team(team):  # the text does not name the team, which this user may not see
+                raise Forbidden(
+                    f"workers of teams that the user {self.name!r} does not belong to also take {what} from central; "
+                    "a change for all of them requires the right to manage workers of each team"
+                )
+            self._require_manage(team)
 
     async def act_on_job(self, verb: Callable[..., T], job_id: str, **kwargs: Any) -> T:
         """Return `verb(session, job_id, by=…, **kwargs)`.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, StringConstraints
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from airflow_remote_provider.ledger.credentials import LONGEST_GLOB
 from airflow_remote_provider.ledger.queues import LONGEST_NAME
@@ -27,3 +27,16 @@ class RequestBody(BaseModel):
     """A request body. An unknown field is refused, so that a misspelled field is never silently ignored."""
 
     model_config = ConfigDict(extra="forbid")
+
+
+class RollRequest(RequestBody):
+    percent: Annotated[int, Field(ge=0, le=100)] = 100
+    """Share of the workers, among those with the labels."""
+    labels: Annotated[dict[LabelPart, LabelPart], Field(max_length=MOST_NAMES)] = {}
+    """Only workers with all of these labels; empty: all workers."""
+    to: Annotated[int, Field(ge=1, lt=2**31)] | None = None
+    """A serial whose trees are rolled out again, under a new serial; null: the newest build."""
+
+
+class HaltRequest(RequestBody):
+    reason: Reason = ""

@@ -5,12 +5,11 @@ from __future__ import annotations
 from typing import Annotated
 
 from fastapi import Path
-from pydantic import Field
 from sqlalchemy.orm import Session
 
 from airflow_remote_provider.api.ui_v1.caller import CallerDep
 from airflow_remote_provider.api.ui_v1.listed import Listed
-from airflow_remote_provider.api.ui_v1.request_types import MOST_NAMES, LabelPart, Reason, RequestBody
+from airflow_remote_provider.api.ui_v1.request_types import HaltRequest, RollRequest
 from airflow_remote_provider.api.ui_v1.routes import Routes
 from airflow_remote_provider.ledger import rollouts
 from airflow_remote_provider.ledger.views import runtimes as view
@@ -35,28 +34,15 @@ async def show_runtime(caller: CallerDep, runtime: Runtime) -> RuntimeDetails:
     return await caller.read(view.show_runtime, runtime)
 
 
-class RollRequest(RequestBody):
-    percent: Annotated[int, Field(ge=0, le=100)] = 100
-    """Share of the workers, among those with the labels."""
-    labels: Annotated[dict[LabelPart, LabelPart], Field(max_length=MOST_NAMES)] = {}
-    """Only workers with all of these labels; empty: all workers."""
-    to: Annotated[int, Field(ge=1, lt=2**31)] | None = None
-    """A serial whose trees are rolled out again, under a new serial; null: the newest build."""
-
-
 @router.post("/runtimes/{runtime}/roll", summary="Roll a runtime out, widen its rollout, or roll back")
 async def roll(caller: CallerDep, runtime: Runtime, body: RollRequest) -> RuntimeSummary:
     """The other workers are to have the last serial that all workers were to have."""
 
     def roll_out(session: Session, name: str, *, by: str) -> RuntimeSummary:
-        rollouts.roll(session, name, by=by, percent=body.percent, labels=body.labels, to=body.to)
+        rollouts.roll(session, rollouts.of_runtime(name), by=by, percent=body.percent, labels=body.labels, to=body.to)
         return view.show_runtime(session, name).about
 
     return await caller.act_on_runtime(roll_out, runtime)
-
-
-class HaltRequest(RequestBody):
-    reason: Reason = ""
 
 
 @router.post("/runtimes/{runtime}/halt", summary="Halt the rollout of a runtime")
@@ -64,7 +50,7 @@ async def halt(caller: CallerDep, runtime: Runtime, body: HaltRequest) -> Runtim
     """Workers that have the rolled serial ready keep it; the others are to have the previous one."""
 
     def halt_it(session: Session, name: str, *, by: str) -> RuntimeSummary:
-        rollouts.halt(session, name, by=by, reason=body.reason)
+        rollouts.halt(session, rollouts.of_runtime(name), by=by, reason=body.reason)
         return view.show_runtime(session, name).about
 
     return await caller.act_on_runtime(halt_it, runtime)
@@ -73,7 +59,7 @@ async def halt(caller: CallerDep, runtime: Runtime, body: HaltRequest) -> Runtim
 @router.post("/runtimes/{runtime}/resume", summary="Resume a halted rollout")
 async def resume(caller: CallerDep, runtime: Runtime) -> RuntimeSummary:
     def resume_it(session: Session, name: str, *, by: str) -> RuntimeSummary:
-        rollouts.resume(session, name, by=by)
+        rollouts.resume(session, rollouts.of_runtime(name), by=by)
         return view.show_runtime(session, name).about
 
     return await caller.act_on_runtime(resume_it, runtime)

@@ -17,7 +17,7 @@ from airflow_remote_provider.api.ui_v1.caller import CallerDep
 from airflow_remote_provider.api.ui_v1.listed import Listed, PageDep
 from airflow_remote_provider.api.ui_v1.request_types import MOST_NAMES, BundleGlob, LabelPart, QueueName, Reason, RequestBody
 from airflow_remote_provider.api.ui_v1.routes import Routes
-from airflow_remote_provider.ledger import certificates, restarts, rotation, suspension, workers
+from airflow_remote_provider.ledger import certificates, releases, restarts, rotation, suspension, workers
 from airflow_remote_provider.ledger.views import workers as view
 from airflow_remote_provider.ledger.views.scope import Scope
 from airflow_remote_provider.ledger.views.workers import FleetCount, WorkerFilter, WorkerRow
@@ -139,6 +139,12 @@ async def rotate(caller: CallerDep, name: Name) -> WorkerRow:
 async def restart(caller: CallerDep, name: Name, body: ReasonRequest) -> WorkerRow:
     """Once, as soon as it receives the request. Its jobs continue."""
     return await _done(caller, name, restarts.request_restart, reason=body.reason)
+
+
+@router.post("/workers/{name}/update", status_code=202, summary="Update a worker's software now")
+async def update(caller: CallerDep, name: Name) -> WorkerRow:
+    """To the newest release, whatever the share of its rollout. Its jobs continue."""
+    return await _done(caller, name, releases.request_update)
 
 
 @router.post("/workers/{name}/suspend", summary="Suspend a worker")

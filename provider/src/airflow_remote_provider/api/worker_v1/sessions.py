@@ -17,7 +17,6 @@ from airflow_remote_protocol.messages import (
     Pong,
     Runtime,
     RuntimeNoted,
-    Runtimes,
     Session,
     SessionRequest,
     Stop,
@@ -71,9 +70,10 @@ async def open_session(central: ApiContext, request: Request, worker: WorkerReco
         if older is not None and older.worker.session_id != record.session_id:
             older.reply(session_taken())
         stops = await _renew(central, record, Poll(0, 0, 0, asked.jobs))
-    if record.host is not None:
+    if record.host is not None or record.release_host is not None:
+        await central.runtimes.load()
         await central.runtimes.catch_up()
-    runtimes = await _runtimes_of(central, record)
+    planned = central.runtimes
     return json_response(
         Session(
             session_id=record.session_id or "",
@@ -90,17 +90,10 @@ async def open_session(central: ApiContext, request: Request, worker: WorkerReco
             body_bytes=central.settings.gateway_body_bytes,
             credential_age_s=max(0.0, time.time() - record.issued_at.timestamp()) if record.issued_at else 0.0,
             task_settings=central.task_settings,
-            runtimes=runtimes,
+            runtimes=planned.list_for(record.host) if record.host is not None else None,
+            release=planned.release_for(record.release_host) if record.release_host is not None else None,
         )
     )
-
-
-async def _runtimes_of(central: ApiContext, worker: WorkerRecord) -> Runtimes | None:
-    """Return the runtimes that the worker is to have; None: it takes none from central."""
-    if worker.host is None:
-        return None
-    await central.runtimes.load()
-    return central.runtimes.list_for(worker.host)
 
 
 async def end_session(central: ApiContext, request: Request, worker: WorkerRecord) -> Response:
@@ -128,11 +121,11 @@ async def poll(central: ApiContext, request: Request, worker: WorkerRecord) -> R
             record = await central.pool.workers.call(workers.note_received_intent, worker.id, asked.intent_revision)
             worker = central.registry.remember(record)
     intent = worker.intent if worker.intent.revision > asked.intent_revision else None
-    runtimes = await _runtimes_of(central, worker) if asked.runtimes_revision is not None else None
-    if runtimes is not None and runtimes.revision == asked.runtimes_revision:
-        runtimes = None
-    if intent is not None or runtimes is not None:
-        return _reply(central, asked, News(intent=intent, runtimes=runtimes))
+    if worker.host is not None or worker.release_host is not None:
+        await central.runtimes.load()
+    runtimes, release = central.runtimes.news_for(worker, asked.runtimes_revision, asked.release_serial)
+    if intent is not None or runtimes is not None or release is not None:
+        return _reply(central, asked, News(intent=intent, runtimes=runtimes, release=release))
     parked = Parked(
         worker=worker,
         free_slots=asked.free_slots,
@@ -141,6 +134,7 @@ async def poll(central: ApiContext, request: Request, worker: WorkerRecord) -> R
         answer=asyncio.get_running_loop().create_future(),
         free_triggers=asked.free_triggers,
         runtimes_revision=asked.runtimes_revision,
+        release_serial=asked.release_serial,
     )
     central.dispatcher.park(parked)
     try:
@@ -213,6 +207,8 @@ def _reply(central: ApiContext, asked: Poll, news: News) -> Response:
             news.pause_s,
             None if theirs is None or theirs == ours.revision else ours,
             news.runtimes,
+            news.release.wanted if news.release else None,
+            news.release is not None and news.release.wanted is None,
         )
     )
 

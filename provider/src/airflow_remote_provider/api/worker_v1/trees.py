@@ -21,7 +21,7 @@ from airflow_remote_provider.api.worker_v1.context import ApiContext
 from airflow_remote_provider.api.worker_v1.packs import PackRequest, Plan
 from airflow_remote_provider.api.worker_v1.ranges import Stretch, requested
 from airflow_remote_provider.api.worker_v1.sending import StreamedResponse, places_of
-from airflow_remote_provider.ledger import held_runtimes, inventory, statements, trees
+from airflow_remote_provider.ledger import held_releases, held_runtimes, inventory, statements, trees
 from airflow_remote_provider.ledger.workers import WorkerRecord
 from airflow_remote_provider.stores.blobs import BlobLost
 
@@ -89,7 +89,7 @@ async def list_statements(central: ApiContext, request: Request, worker: WorkerR
 
 
 async def note_inventory(central: ApiContext, request: Request, worker: WorkerRecord) -> Response:
-    """Store which trees the worker holds, and which runtimes it has ready."""
+    """Store which trees the worker holds, which runtimes it has ready, and which release it runs."""
     central.inventory_limits.take(worker.id)
     held = decode(Inventory, await read_body(request, INVENTORY_BYTES))
     record = await central.pool.workers.call(_note, worker, held)
@@ -102,6 +102,8 @@ def _note(session: Session, worker: WorkerRecord, held: Inventory) -> WorkerReco
     record = None
     if worker.host is not None:  # first: it locks rows of runtimes before the worker's
         record = held_runtimes.note(session, worker.id, held.runtimes)
+    if worker.release_host is not None:
+        record = held_releases.note(session, worker.id, held.release, running=held.running) or record
     inventory.note(session, worker.id, held.trees)
     return record
 
@@ -129,7 +131,9 @@ def _digest(request: Request) -> str:
 
 def _unknown(digest: str) -> Refusal:
     shown = digest[:12] if DIGEST.match(digest) else "with that name"
-    return Refusal(ProblemCode.NOT_FOUND, f"no open job of this worker needs a tree {shown}, and it is to have no such runtime")
+    return Refusal(
+        ProblemCode.NOT_FOUND, f"no open job of this worker needs a tree {shown}, and it is to have no such runtime or release"
+    )
 
 
 def _take_place(central: ApiContext, request: Request, worker: WorkerRecord, *, lzma: bool) -> None:
@@ -151,7 +155,9 @@ async def _require_pinned(central: ApiContext, worker: WorkerRecord, digest: str
     """
     if await _is_wanted(central, worker, digest) or await central.pool.trees.call(trees.is_pinned_by, worker.id, digest):
         return
-    if worker.host is not None:  # another process may have sent it the tree in a list that is new here
+    if (
+        worker.host is not None or worker.release_host is not None
+    ):  # another process may have sent it the tree in a list that is new here
         await central.runtimes.catch_up()
         await central.registry.catch_up()
         if await _is_wanted(central, central.registry.remember(worker), digest):
@@ -160,10 +166,14 @@ async def _require_pinned(central: ApiContext, worker: WorkerRecord, digest: str
 
 
 async def _is_wanted(central: ApiContext, worker: WorkerRecord, digest: str) -> bool:
-    if worker.host is None:
+    if worker.host is None and worker.release_host is None:
         return False
-    await central.runtimes.load()
-    return central.runtimes.wants(worker.host, digest)
+    planned = central.runtimes
+    await planned.load()
+    if worker.host is not None and planned.wants(worker.host, digest):
+        return True
+    release = planned.release_for(worker.release_host) if worker.release_host is not None else None
+    return release is not None and release.tree.digest == digest
 
 
 def _usable(digest: str, plan: Plan | None) -> Plan:

@@ -11,7 +11,7 @@ from airflow_remote_protocol.states import JobState
 from sqlalchemy import ScalarSelect, func, select
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
-from airflow_remote_provider.models import Access, AuditEntry, BundleRow, Edition, Job, RuntimeRow, Worker
+from airflow_remote_provider.models import Access, AuditEntry, BundleRow, Edition, Job, ReleaseRow, RuntimeRow, Worker
 
 
 class Subject(str, Enum):
@@ -25,6 +25,8 @@ class Subject(str, Enum):
     """Trees, requests, troubles and wanted versions of Dag bundles; not scans that find no change, which occur all the time."""
     RUNTIMES = "runtimes"
     """Builds, rollouts and troubles of runtimes from central; not what workers have of them, which is part of workers."""
+    RELEASES = "releases"
+    """The same of releases of the worker's software."""
 
 
 MARKS: Mapping[Subject, tuple[InstrumentedAttribute[datetime | None] | InstrumentedAttribute[datetime], ...]] = {
@@ -34,6 +36,7 @@ MARKS: Mapping[Subject, tuple[InstrumentedAttribute[datetime | None] | Instrumen
     Subject.ACCESSES: (Access.at,),
     Subject.BUNDLES: (BundleRow.published_at, BundleRow.wanted_at),
     Subject.RUNTIMES: (RuntimeRow.updated_at,),
+    Subject.RELEASES: (ReleaseRow.updated_at,),
 }
 
 Pulse = Mapping[Subject, tuple[object, ...]]
@@ -53,5 +56,6 @@ def take_pulse(session: Session) -> Pulse:
     counts = (func.count(BundleRow.wanted_at), func.count(func.nullif(BundleRow.trouble, "")), func.max(Edition.id))
     marks += [(Subject.BUNDLES, select(count).scalar_subquery()) for count in counts]
     marks.append((Subject.RUNTIMES, select(func.count(func.nullif(RuntimeRow.trouble, ""))).scalar_subquery()))
+    marks.append((Subject.RELEASES, select(func.count(func.nullif(ReleaseRow.trouble, ""))).scalar_subquery()))
     found = session.execute(select(*(mark for _, mark in marks))).one()
     return {subject: tuple(value for (of, _), value in zip(marks, found, strict=True) if of is subject) for subject in Subject}

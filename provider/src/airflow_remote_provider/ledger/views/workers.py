@@ -18,6 +18,7 @@ from airflow_remote_provider.compat import database_now
 from airflow_remote_provider.ledger import usage
 from airflow_remote_provider.ledger.errors import NotFound
 from airflow_remote_provider.ledger.views.page import FIRST, Order, Page, Slice
+from airflow_remote_provider.ledger.views.releases import HeldReleaseRow, held_release
 from airflow_remote_provider.ledger.views.running import NOTHING, Running, RunningJob, running_of
 from airflow_remote_provider.ledger.views.runtimes import HeldRuntimeRow, held_by
 from airflow_remote_provider.ledger.views.scope import EVERYTHING, Scope
@@ -87,6 +88,8 @@ class WorkerRow:
     """Versions in its runtime, as it reports them: `airflow`, `task_sdk`, `python`; empty: it reports none."""
     runtimes: list[HeldRuntimeRow]
     """The runtimes from central that it reports; empty: it reports none, or its site has the runtime."""
+    release: HeldReleaseRow | None
+    """The release of its own software that it is to run, as it reports it; None: it takes none from central."""
     clock_off_s: float | None
     """How far its clock is ahead (below 0: behind); None: less than :data:`CLOCK_OFF`, or unknown."""
     facts: dict[str, str]
@@ -305,6 +308,7 @@ def _row(row: Any, *, running: Running, held: list[HeldRuntimeRow]) -> WorkerRow
         unfit=worker.unfit or "",
         runtime={name: value for name, value in (worker.runtime or {}).items() if name != "trouble"},
         runtimes=held,
+        release=held_release(worker.release),
         clock_off_s=_shown_offset(worker.clock_offset_s),
         facts=dict(worker.facts),
     )
