@@ -24,6 +24,7 @@ from airflow_remote_provider.ledger import (
     deferrals,
     expired_offers,
     lost_jobs,
+    releases,
     restarts,
     rollouts,
     rotation,
@@ -147,6 +148,19 @@ class ServedCentral:
             rollouts.roll(session, rollouts.of_runtime(name), by="tests")
             rollouts.assign_queue(session, queue, name, by="tests")
         return digest
+
+    def roll_release(self, files: Mapping[str, bytes]) -> str:
+        with compat.transaction() as session:
+            digest = code.store(session, files, kind=trees.RELEASE).digest
+            releases.add(session, "0.2.0", [Built(PLATFORM, digest)], by="tests")
+            rollouts.roll(session, rollouts.RELEASES, by="tests")
+        return digest
+
+    def withdraw_release(self) -> None:
+        with compat.transaction() as session:
+            row = releases.must_lock(session)
+            row.previous = 0
+            rollouts.halt(session, rollouts.RELEASES, by="tests")
 
     def task_state(self, job_id: str) -> str:
         with compat.transaction() as session:

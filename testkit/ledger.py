@@ -257,7 +257,7 @@ def session_request(
 ) -> SessionRequest:
     """Return the session request of a daemon that has just started, or of the one with *boot_id*."""
     boot_id = boot_id or str(uuid.uuid4())
-    facts = Facts(hostname="h", platform=platform)
+    facts = Facts(hostname="h", platform=platform, release_platform=platform)
     return SessionRequest(instance_id, boot_id, "1.0", list(capabilities), slots, facts, list(jobs), time, triggers)
 
 

@@ -39,8 +39,8 @@ from airflow_remote_protocol.version import EPOCH_HEADER, MAJOR, MARKER_HEADER, 
 PARKING_S = 0.3
 """The time for a poll to arrive at central and be parked there."""
 
-EVERYTHING = tuple(capability.value for capability in Capability if capability is not Capability.RUNTIMES)
-"""Of a worker with a runtime of its own: with `runtimes`, it would get only jobs whose runtime it has reported as ready."""
+EVERYTHING = tuple(capability.value for capability in Capability if capability not in (Capability.RUNTIMES, Capability.RELEASES))
+"""Of a worker with a runtime and a release of its own: with `runtimes`, it would get only jobs whose runtime it has reported."""
 
 
 class Caller:
@@ -132,7 +132,7 @@ class Caller:
                 capabilities=list(capabilities),
                 slots=slots,
                 triggers=triggers,
-                facts=Facts(hostname="conformance", platform=platform),
+                facts=Facts(hostname="conformance", platform=platform, release_platform=platform),
                 jobs=list(jobs),
                 time=time.time(),
             ),
@@ -164,8 +164,9 @@ class Caller:
         revision: int | None = None,
         task_settings: str | None = None,
         runtimes: str | None = None,
+        release: int | None = None,
     ) -> Response:
-        """Poll once. *task_settings*, *runtimes*: the revisions that the worker reports."""
+        """Poll once. *task_settings*, *runtimes*, *release*: the revisions, and the serial, that the worker reports."""
         known = self.session.intent.revision if self.session else 0
         asked = Poll(
             free_slots=free_slots,
@@ -174,6 +175,7 @@ class Caller:
             jobs=list(jobs),
             task_settings_revision=task_settings,
             runtimes_revision=runtimes,
+            release_serial=release,
         )
         return self.call("POST", "poll", asked)
 
@@ -281,13 +283,23 @@ class Caller:
 class ParkedPoll:
     """A poll that waits in its own thread while the check continues."""
 
-    def __init__(self, caller: Caller, *, free_slots: int = 0, jobs: Sequence[HeldJob] = (), runtimes: str | None = None) -> None:
+    def __init__(
+        self,
+        caller: Caller,
+        *,
+        free_slots: int = 0,
+        jobs: Sequence[HeldJob] = (),
+        runtimes: str | None = None,
+        release: int | None = None,
+    ) -> None:
         self._answer: Response | None = None
         self._failure: BaseException | None = None
 
         def park() -> None:
             try:
-                self._answer = caller.ask_poll(free_slots=free_slots, jobs=jobs, wait_s=PARKED_S, runtimes=runtimes)
+                self._answer = caller.ask_poll(
+                    free_slots=free_slots, jobs=jobs, wait_s=PARKED_S, runtimes=runtimes, release=release
+                )
             except BaseException as error:  # raised in the check's thread, by `ends_within`
                 self._failure = error
 

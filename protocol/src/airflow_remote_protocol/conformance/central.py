@@ -78,6 +78,14 @@ class CentralUnderTest(Protocol):
         """
         ...
 
+    def roll_release(self, files: Mapping[str, bytes]) -> str:
+        """Add a release of the worker for the platform `PLATFORM`, and roll it out to all workers; return its tree's digest."""
+        ...
+
+    def withdraw_release(self) -> None:
+        """Let the release that is rolled out be named to no worker any more, as if its rollout were halted, and none before."""
+        ...
+
     def task_state(self, job_id: str) -> str:
         """Return the state of the job's task instance, as Airflow names it."""
         ...

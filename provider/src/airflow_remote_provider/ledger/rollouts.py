@@ -103,7 +103,7 @@ def roll(
             f"({kind.roll} --resume), or go back (--to SERIAL)"
         )
     if row.serial != row.built:
-        row.previous, row.serial, row.halted = _fallback(row), row.built, ""
+        row.previous, row.serial, row.halted = _fallback(kind, row), row.built, ""
     row.percent, row.labels = percent, needed
     whom = f"{percent} % of the workers" + (f" with {needed}" if needed else "")
     record_action(session, by, f"rolled serial {row.serial} of {kind.text} out to {whom}")
@@ -160,10 +160,11 @@ def assign_queue(session: Session, queue: str, name: str | None, *, by: str) -> 
     wake(session, Topic.RUNTIME)
 
 
-def _fallback(row: Any) -> int:
+def _fallback(kind: Kind, row: Any) -> int:
     """Return the serial of the workers that the next rollout does not include: the last one that all workers were to have."""
     is_everywhere = row.percent == 100 and row.labels is None and not row.halted
-    return int(row.serial if is_everywhere or not row.previous else row.previous)
+    has_earlier = row.previous or kind.can_go_back
+    return int(row.serial if is_everywhere or not has_earlier else row.previous)
 
 
 def _repeat(session: Session, kind: Kind, row: Any, serial: int) -> None:

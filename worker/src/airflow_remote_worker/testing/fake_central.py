@@ -158,6 +158,16 @@ class FakeCentral:
             self._ledger.changed.notify_all()
         return wanted
 
+    def roll_release(self, files: Mapping[str, bytes]) -> str:
+        """Roll a release with these files out to all workers; return its tree's digest."""
+        return self.release(self.code.publish(files)).tree.digest
+
+    def withdraw_release(self) -> None:
+        """Name no release to any worker until the next one."""
+        with self._ledger.changed:
+            self._ledger.releases.is_withdrawn = True
+            self._ledger.changed.notify_all()
+
     def defer(self, queue: str) -> str:
         """Add a deferred task of *queue*; return the id of its trigger's job."""
         job_id = self.enqueue(queue, kind=JobKind.TRIGGER)

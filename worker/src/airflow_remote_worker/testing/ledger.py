@@ -398,7 +398,7 @@ class Ledger:
     def release_of(self, worker: Worker) -> WantedRelease | None:
         """Return the release that *worker* should run; None: there is no release, or it takes none."""
         takes = worker.session is not None and Capability.RELEASES.value in worker.session.capabilities
-        return self.releases.newest if takes else None
+        return self.releases.newest if takes and not self.releases.is_withdrawn else None
 
     def withdraw(self, offers: Sequence[Offer]) -> None:
         """Withdraw offers whose reply could not be delivered."""

@@ -253,8 +253,8 @@ class Routes:
                 if runtimes and is_current and asked.runtimes_revision not in (None, runtimes.revision):
                     reply = msgspec.structs.replace(reply, runtimes=runtimes)
                 release = ledger.release_of(worker)
-                if release and is_current and asked.release_serial not in (None, release.serial):
-                    reply = msgspec.structs.replace(reply, release=release)
+                if is_current and asked.release_serial not in (None, release.serial if release else 0):
+                    reply = msgspec.structs.replace(reply, release=release, release_withdrawn=release is None)
                 left_s = deadline - time.monotonic()
                 if not is_current or left_s <= 0 or _is_urgent(reply):
                     break
@@ -327,7 +327,7 @@ class Routes:
 
 def _is_urgent(reply: PollReply) -> bool:
     """Return whether the reply ends its poll early."""
-    return bool(reply.offers or reply.stops or reply.intent or reply.runtimes or reply.release)
+    return bool(reply.offers or reply.stops or reply.intent or reply.runtimes or reply.release or reply.release_withdrawn)
 
 
 def _is_open_to(job: Job, method: str, path: str) -> bool:

@@ -55,8 +55,10 @@ class ReleaseBook:
     """The releases of the worker's own software. Every worker that takes releases should run the newest serial."""
 
     newest: WantedRelease | None = None
+    is_withdrawn: bool = False
 
     def roll(self, tree: TreeRef, version: str) -> WantedRelease:
         """Add the next serial."""
+        self.is_withdrawn = False
         self.newest = WantedRelease(version, self.newest.serial + 1 if self.newest else 1, tree)
         return self.newest
