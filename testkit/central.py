@@ -160,6 +160,7 @@ class ServedCentral:
         with compat.transaction() as session:
             row = releases.must_lock(session)
             row.previous = 0
+            session.flush()
             rollouts.halt(session, rollouts.RELEASES, by="tests")
 
     def task_state(self, job_id: str) -> str:

@@ -51,7 +51,7 @@ def test_the_plan_is_loaded_once_and_lists_cost_no_statement(database: Engine) -
     async def check(planned: PlannedRuntimes) -> None:
         with record_statements(database) as statements:
             await asyncio.gather(planned.load(), planned.load())
-        assert len(statements) == 4, statements
+        assert len(statements) == 5, statements
         with record_statements(database) as statements:
             listed = planned.list_for(_host())
             assert planned.list_for(_host()) is listed

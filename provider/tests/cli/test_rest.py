@@ -21,7 +21,7 @@ from airflow_remote_provider import compat
 from airflow_remote_provider.api.duties.recorder import Recorder
 from airflow_remote_provider.cli.sign import keygen
 from airflow_remote_provider.definitions.grants import Ask, GrantKind
-from airflow_remote_provider.ledger import bundles, grants, queue_policy, queues, runtimes
+from airflow_remote_provider.ledger import bundles, grants, queue_policy, queues, releases, rollouts, runtimes
 from airflow_remote_provider.ledger.runtimes import Built, Recipe
 
 from testkit.runtimes import LINUX, stored_tree
@@ -76,6 +76,7 @@ VERBS: dict[tuple[str, str], list[list[str]]] = {
     ("workers", "bundles"): [["edge", "plant-*, x"], ["edge", "*"], ["edge", ""]],
     ("workers", "log"): [["edge"], ["edge", "--contains", "x", "--level", "error", "--limit", "5"], ["nobody"]],
     ("workers", "restart"): [["edge", "--reason", "odd"], ["nobody"]],
+    ("workers", "update"): [["edge"], ["idle"], ["nobody"]],
     ("workers", "rotate"): [["edge"]],
     ("workers", "rebind"): [["edge"]],
     ("workers", "suspend"): [["edge", "--reason", "odd"]],
@@ -111,6 +112,9 @@ VERBS: dict[tuple[str, str], list[list[str]]] = {
         ["nothing"],
     ],
     ("runtimes", "assign"): [["gpu", "q", "ruled"], ["nothing", "q"]],
+    ("releases", "list"): [[], ["-o", "json"]],
+    ("releases", "show"): [[], ["-o", "json"]],
+    ("releases", "roll"): [["--percent", "5", "--label", "site=kiel"], ["--to", "1"], ["--halt"], ["--to", "9"]],
     ("sign", "tree"): [
         ["--runtime", "gpu", "--key", KEY],
         ["--runtime", "gpu", "--key", KEY, "--expires", "90d"],
@@ -206,17 +210,20 @@ def _a_site() -> str:
     from airflow_remote_provider.ledger import credentials
 
     busy = enlist("edge", ["q"], labels={"site": "kiel"})
-    enlist("idle")
+    enlist("idle", capabilities=("task", "releases"), platform=LINUX)
     lease, begun_at = running(busy, job_id="running"), ago(seconds=30)
     change_job("running", queued_at=begun_at - timedelta(seconds=1.5), accepted_at=begun_at)
     queued("elsewhere", job_id="waiting")
     built = [Built(LINUX, stored_tree("the same each time"))]
+    release = [Built(LINUX, stored_tree("a release"))]
     with compat.transaction() as session:
         for _ in range(2):
             runtimes.add(session, "gpu", Recipe(), built, built_with={}, by="ann")
         queue_policy.allow(session, "q", {GrantKind.CONNECTIONS: ["open"]}, by="ann")
         for name in ("plant", "open"):
             grants.decide(session, lease.job_id, Ask(GrantKind.CONNECTIONS, (name,)))
+        releases.add(session, "0.2.0", release, by="ann")
+        rollouts.roll(session, rollouts.RELEASES, by="ann")
         bundles.note_trouble(session, "plant", "no process publishes it")
         bundles.want_version(session, "plant", "v1")
         Recorder(silent_after=timedelta(seconds=90)).record(session)

@@ -109,7 +109,7 @@ def test_another_release_takes_over_and_a_rollback_is_a_new_serial_of_the_old_tr
     assert _roll(to=1) == 3
     assert _named(worker) == (3, "0.2.0")
     assert _tree(3) == _tree(1)
-    with pytest.raises(NotFound, match=r"there is no serial 9; there are: 1, 2, 3"):
+    with pytest.raises(NotFound, match="no serial 9 of the worker's releases; there are: 1, 2, 3"):
         _roll(to=9)
 
 

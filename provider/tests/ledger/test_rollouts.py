@@ -48,8 +48,8 @@ def test_a_later_build_is_rolled_out_by_a_user_in_steps() -> None:
     assert _state() == (2, 1, 100, "")
     assert _get().labels == encode_labels({"site": "lab"})
     assert [entry.detail for entry in audit_entries("action")][:2] == [
-        'rolled serial 2 of the runtime default out to 100 % of the workers with {"site":"lab"}',
-        "rolled serial 2 of the runtime default out to 10 % of the workers",
+        'rolled serial 2 of the runtime \'default\' out to 100 % of the workers with {"site":"lab"}',
+        "rolled serial 2 of the runtime 'default' out to 10 % of the workers",
     ]
 
 
@@ -105,9 +105,9 @@ def test_what_can_t_be_rolled_out_is_refused_with_the_reason() -> None:
     build()
     for name, options, error, text in (
         ("nope", {}, NotFound, "no runtime named 'nope'"),
-        ("empty", {}, LedgerError, "has not been built"),
+        ("empty", {}, LedgerError, "nothing was built of"),
         ("default", {"percent": 101}, LedgerError, "0 to 100 percent"),
-        ("default", {"to": 7}, NotFound, "no serial 7; it has: 1"),
+        ("default", {"to": 7}, NotFound, "no serial 7 of the runtime 'default'; there are: 1"),
         ("default", {"labels": {"a": "x" * 2000}}, LedgerError, "1000 is the limit"),
     ):
         with pytest.raises(error, match=text):

@@ -96,7 +96,7 @@ def roll(
     if to is not None:
         _repeat(session, kind, row, to)
     if not row.built:
-        raise LedgerError(f"{kind.text}: nothing was built yet; build it: {kind.build}")
+        raise LedgerError(f"nothing was built of {kind.text}; build it: {kind.build}")
     if row.serial == row.built and row.halted:
         raise LedgerError(
             f"the rollout of serial {row.serial} of {kind.text} is halted: {row.halted}; make a newer one ({kind.build}), resume "
@@ -176,7 +176,7 @@ def _repeat(session: Session, kind: Kind, row: Any, serial: int) -> None:
             newest.setdefault(edition.platform, edition)
     if not any(edition.serial == serial for edition in newest.values()):
         known = ", ".join(str(one) for one in sorted({edition.serial for edition in some})) or "none"
-        raise NotFound(f"{kind.text}: there is no serial {serial}; there are: {known}")
+        raise NotFound(f"there is no serial {serial} of {kind.text}; there are: {known}")
     # Locked, so that the garbage collection deletes none of them before the new editions are stored.
     digests = {edition.tree for edition in newest.values()}
     session.execute(select(TreeRow.digest).where(TreeRow.digest.in_(digests)).order_by(TreeRow.digest).with_for_update())

@@ -38,6 +38,8 @@ BODIES: dict[str, dict[str, Any]] = {
     "/queues/{queue}/rules": {"lost_after_s": 60},
     "/queues/{queue}/bundles": {"bundles": ["b"]},
     "/queues/{queue}/runtime": {"runtime": None},
+    "/releases/roll": {},
+    "/releases/halt": {},
     "/runtimes/{runtime}/roll": {},
     "/runtimes/{runtime}/halt": {},
     "/trees/{digest}/statements": {"envelope": "{}"},

@@ -42,7 +42,9 @@ def test_a_change_is_sent_while_the_stream_lasts(users: Users) -> None:
     assert pulse.EVERY_S <= 1, "the delay that users see"
     first, everything, *later = _events(answer.text)
     assert first == ("beat", "")
-    assert everything == ("changed", "accesses audit bundles jobs runtimes workers"), "a new client reads everything again"
+    assert everything == ("changed", "accesses audit bundles jobs releases runtimes workers"), (
+        "a new client reads everything again"
+    )
     assert ("changed", "jobs") in later
 
 

@@ -36,10 +36,10 @@ def test_a_rollout_is_begun_halted_resumed_and_rolled_back(users: Users) -> None
     assert users.ann.ok("POST", "/runtimes/default/resume")["halted"] == ""
     assert users.ann.ok("POST", "/runtimes/default/roll", json={"to": 1})["serial"] == 3
     assert [entry.detail for entry in audit_entries("action")][::-1][2:] == [
-        'rolled serial 2 of the runtime default out to 10 % of the workers with {"site":"lab"}',
-        "halted serial 2 of the runtime default: slow",
-        "resumed the rollout of serial 2 of the runtime default, which was halted: by ann: slow",
-        "rolled serial 3 of the runtime default out to 100 % of the workers",
+        'rolled serial 2 of the runtime \'default\' out to 10 % of the workers with {"site":"lab"}',
+        "halted serial 2 of the runtime 'default': slow",
+        "resumed the rollout of serial 2 of the runtime 'default', which was halted: by ann: slow",
+        "rolled serial 3 of the runtime 'default' out to 100 % of the workers",
     ]
 
 
