@@ -360,7 +360,7 @@ def plan_versions(session: Session) -> frozenset[Version]:
 
 
 def load_plan(session: Session) -> Plan:
-    """Return the plan by which runtimes and releases are assigned to workers. Five statements over small tables, and one more with releases.
+    """Return the plan by which runtimes and releases are assigned to workers. Five small statements, six with releases.
 
     The versions are read first: a change that commits meanwhile is found by the next :func:`plan_versions`.
     """
