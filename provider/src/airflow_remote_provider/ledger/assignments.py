@@ -47,8 +47,8 @@ class ReleasePlan:
     rollout: Rollout | None = None
     """None: nothing was ever added."""
     editions: Editions = field(default_factory=dict)
-    names: Mapping[int, str] = field(default_factory=dict)
-    """Versions of the software, by serial."""
+    versions: Mapping[str, str] = field(default_factory=dict)
+    """Versions of the software, by the digest of the tree."""
 
 
 @dataclass(frozen=True)
@@ -167,7 +167,7 @@ def choose_release(plan: ReleasePlan, host: Host) -> WantedRelease | None:
     asked = newest_edition(plan.editions, host, "", host.asked)
     if asked is not None and asked.serial > (chosen.serial if chosen else 0):
         chosen = asked
-    return None if chosen is None else WantedRelease(plan.names.get(chosen.serial, ""), chosen.serial, chosen.tree)
+    return None if chosen is None else WantedRelease(plan.versions.get(chosen.tree.digest, ""), chosen.serial, chosen.tree)
 
 
 def needed_serials(rollout: Rollout, editions: Editions) -> set[tuple[int, str]]:

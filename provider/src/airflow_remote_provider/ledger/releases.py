@@ -91,7 +91,7 @@ def add(session: Session, version: str, built: Sequence[Built], *, by: str) -> i
         version: of the package `airflow-remote-worker`.
 
     Raises:
-        LedgerError: a platform is not valid or named twice, or there is none.
+        LedgerError: a platform is not valid or named twice, or no platform is named.
         TreeGone, BlobsMissing: as :func:`.trees.finish_tree`; nothing has changed.
     """
     check_platforms([one.platform for one in built])
@@ -99,10 +99,9 @@ def add(session: Session, version: str, built: Sequence[Built], *, by: str) -> i
     finish_trees(session, built, "add the release again")
     row.built += 1
     publish(session, WORKER, row.built, {one.platform: one.tree for one in built}, kind=RELEASE)
-    known = {edition.serial for edition in editions(session, WORKER, kind=RELEASE).get(WORKER, ())}
-    row.versions = {serial: one for serial, one in row.versions.items() if int(serial) in known} | {
-        str(row.built): presentable(version, longest=50)
-    }
+    known = {edition.tree for edition in editions(session, WORKER, kind=RELEASE).get(WORKER, ())}
+    new = {one.tree: presentable(version, longest=50) for one in built}
+    row.versions = {tree: one for tree, one in row.versions.items() if tree in known} | new
     row.trouble = ""
     platforms = ", ".join(sorted(one.platform for one in built))
     record_action(session, by, f"added the release {version} of the worker as serial {row.built} for {platforms}")
@@ -132,7 +131,7 @@ def request_update(session: Session, name: str, *, by: str) -> None:
 
     Raises:
         NotFound: there is no such worker, or no release.
-        LedgerError: the worker takes no releases, or there is none for its platform.
+        LedgerError: the worker takes no releases, or no release is for its platform.
     """
     row = must_lock(session)
     worker = find_worker(session, name)

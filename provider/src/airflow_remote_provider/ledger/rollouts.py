@@ -22,7 +22,7 @@ from airflow_remote_provider.ledger.errors import LedgerError, NotFound
 from airflow_remote_provider.ledger.presentable import presentable
 from airflow_remote_provider.ledger.trees import RELEASE, RUNTIME
 from airflow_remote_provider.ledger.wakeup import Topic, wake
-from airflow_remote_provider.models import ReleaseRow, TreeRow
+from airflow_remote_provider.models import TreeRow
 
 LONGEST_REASON = 500
 
@@ -181,7 +181,5 @@ def _repeat(session: Session, kind: Kind, row: Any, serial: int) -> None:
     digests = {edition.tree for edition in newest.values()}
     session.execute(select(TreeRow.digest).where(TreeRow.digest.in_(digests)).order_by(TreeRow.digest).with_for_update())
     row.built += 1
-    if isinstance(row, ReleaseRow):
-        row.versions = {**row.versions, str(row.built): row.versions.get(str(serial), "")}
     trees = {platform: edition.tree for platform, edition in newest.items()}
     runtimes.publish(session, kind.name, row.built, trees, kind=kind.kind)

@@ -392,7 +392,7 @@ def _release_plan(session: Session) -> ReleasePlan:
     if row is None:
         return ReleasePlan()
     some = editions(session, WORKER, kind=RELEASE).get(WORKER, ())
-    return ReleasePlan(rollout_of(row), trees_of(some), {int(serial): version for serial, version in row.versions.items()})
+    return ReleasePlan(rollout_of(row), trees_of(some), row.versions)
 
 
 def named_by_queues(session: Session) -> dict[str, str]:

@@ -31,7 +31,7 @@ class ReleaseRow(Base):
     labels: Mapped[str | None] = mapped_column(exact(LONGEST))
     halted: Mapped[str] = mapped_column(Text)
     versions: Mapped[dict[str, str]] = mapped_column(JSON)
-    """Versions of the package `airflow-remote-worker`, by serial."""
+    """Versions of the package `airflow-remote-worker`, by the digest of the tree."""
     trouble: Mapped[str] = mapped_column(Text)
     """Why the last release could not be added; empty: it could."""
     updated_at: Mapped[datetime] = mapped_column(UtcDateTime)

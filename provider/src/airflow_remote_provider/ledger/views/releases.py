@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -16,6 +16,7 @@ from sqlalchemy.orm import Session
 from airflow_remote_provider.definitions.needs import pairs_of
 from airflow_remote_provider.ledger import releases, runtimes
 from airflow_remote_provider.ledger.assignments import WORKER, Host, Plan, choose_release, release_host_of
+from airflow_remote_provider.ledger.runtimes import RuntimeEdition
 from airflow_remote_provider.ledger.trees import RELEASE
 from airflow_remote_provider.ledger.views.scope import EVERYTHING, Scope
 from airflow_remote_provider.models import ReleaseRow, Worker
@@ -133,10 +134,11 @@ def show_releases(session: Session, *, scope: Scope = EVERYTHING) -> ReleasesDet
     if row is None:
         raise releases.none_added()
     rows, trees = _read_workers(session, scope)
+    added = runtimes.editions(session, WORKER, kind=RELEASE).get(WORKER, ())
     phases = Counter(one.phase for one in rows)
     about = ReleasesSummary(
         serial=row.serial,
-        version=row.versions.get(str(row.serial), ""),
+        version=_version_of(row.serial, added, row),
         previous=row.previous,
         built=row.built,
         percent=row.percent,
@@ -155,7 +157,7 @@ def show_releases(session: Session, *, scope: Scope = EVERYTHING) -> ReleasesDet
     editions = [
         ReleaseEditionRow(
             serial=one.serial,
-            version=row.versions.get(str(one.serial), ""),
+            version=row.versions.get(one.tree, ""),
             platform=one.platform,
             tree=one.tree,
             files=one.files,
@@ -163,10 +165,15 @@ def show_releases(session: Session, *, scope: Scope = EVERYTHING) -> ReleasesDet
             published_at=one.published_at,
             running=trees[one.tree],
         )
-        for one in runtimes.editions(session, WORKER, kind=RELEASE).get(WORKER, ())
+        for one in added
     ]
     settled = ("", ReleasePhase.RUNNING.value)
     return ReleasesDetails(about, editions, sorted(rows, key=lambda one: (one.phase in settled, one.worker))[:MOST_WORKERS])
+
+
+def _version_of(serial: int, added: Sequence[RuntimeEdition], row: ReleaseRow) -> str:
+    """Return the version of a serial; empty: there is no such serial. A rollback may name several: the first."""
+    return next((row.versions.get(one.tree, "") for one in added if one.serial == serial), "")
 
 
 def summarize_releases(session: Session, *, scope: Scope = EVERYTHING) -> ReleasesSummary:
