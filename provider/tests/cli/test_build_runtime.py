@@ -11,8 +11,9 @@ from airflow_remote_protocol.trees import Tree
 from airflow_remote_provider import compat
 from airflow_remote_provider.cli import build_runtime
 from airflow_remote_provider.ledger import runtimes
-from airflow_remote_provider.packing.runtimes.build import Builder, Made, Order
+from airflow_remote_provider.packing.runtimes.build import Builder, Order
 from airflow_remote_provider.packing.runtimes.errors import CannotBuild
+from airflow_remote_provider.packing.runtimes.making import Made
 from airflow_remote_provider.packing.scan import ScanState
 
 Run = Callable[..., str]

@@ -15,7 +15,8 @@ from airflow_remote_provider.cli.words import local_action, option
 if TYPE_CHECKING:
     import argparse
 
-    from airflow_remote_provider.packing.runtimes.build import Builder, Change, Order, Report
+    from airflow_remote_provider.packing.runtimes.build import Builder, Change, Order
+    from airflow_remote_provider.packing.runtimes.making import Report
 
 NEEDS_DATABASE = (
     "runtimes build uses Airflow's database and the packages of central; run it where Airflow is installed and configured, "

@@ -14,8 +14,9 @@ from airflow_remote_provider import compat
 from airflow_remote_provider.ledger import runtimes, trees
 from airflow_remote_provider.ledger.runtimes import Recipe, RuntimeRecord
 from airflow_remote_provider.packing.runtimes import build, requirements
-from airflow_remote_provider.packing.runtimes.build import Builder, Change, Report, plan
+from airflow_remote_provider.packing.runtimes.build import Builder, Change, plan
 from airflow_remote_provider.packing.runtimes.errors import CannotBuild
+from airflow_remote_provider.packing.runtimes.making import Report
 from airflow_remote_provider.packing.runtimes.targets import own_platform
 from airflow_remote_provider.packing.scan import Limits
 from airflow_remote_provider.stores.blobs import Piece
@@ -241,7 +242,7 @@ def test_without_platforms_those_of_the_fleet_are_built(monkeypatch: pytest.Monk
     [
         (
             {"platforms": ("cp311-linux-gnu-sparc",)},
-            "no runtime can be built for the platform cp311-linux-gnu-sparc; the known",
+            "nothing can be built for the platform cp311-linux-gnu-sparc; the known",
         ),
         ({"platforms": ("linux",)}, "'linux' is not a platform such as cp311-linux-gnu-x86_64"),
         ({"pythons": ("4",)}, "'4' is not a version of Python such as 3.12"),

@@ -9,7 +9,8 @@ import pytest
 from airflow_remote_protocol.platforms import Platform
 from airflow_remote_provider import compat
 from airflow_remote_provider.ledger.runtimes import Recipe
-from airflow_remote_provider.packing.runtimes.build import Builder, Made, Order
+from airflow_remote_provider.packing.runtimes.build import Builder, Order
+from airflow_remote_provider.packing.runtimes.making import Made
 from airflow_remote_provider.packing.runtimes.targets import own_platform
 from airflow_remote_provider.packing.scan import Limits
 

@@ -86,6 +86,6 @@ def test_files_beyond_the_limits_are_refused_with_the_setting(tmp_path: Path) ->
     (tmp_path / "big.so").unlink()
     make(tmp_path, *(f"{number}.so" for number in range(11)), text="x" * 100)
     with pytest.raises(
-        CannotBuild, match=r"the runtime has 11 files and 1100 bytes; 100000 files and 1000 bytes \(\[remote\] tree_bytes\)"
+        CannotBuild, match=r"the packages have 11 files and 1100 bytes; 100000 files and 1000 bytes \(\[remote\] tree_bytes\)"
     ):
         check_names(tmp_path, LIMITS)

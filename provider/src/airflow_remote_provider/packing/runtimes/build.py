@@ -2,39 +2,31 @@
 
 from __future__ import annotations
 
-import os
 import re
-import shutil
-import tempfile
-import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
 from airflow_remote_protocol.platforms import Platform
-from airflow_remote_protocol.trees import MAX_FILES, Tree
 from packaging.utils import canonicalize_name
 from sqlalchemy.orm import Session
 
 from airflow_remote_provider import compat
 from airflow_remote_provider.ledger import runtimes
 from airflow_remote_provider.ledger.runtimes import Built, Recipe, RuntimeRecord
-from airflow_remote_provider.ledger.trees import RUNTIME, BlobsMissing, TreeGone
+from airflow_remote_provider.ledger.trees import RUNTIME
 from airflow_remote_provider.packing.runtimes import parts, requirements
 from airflow_remote_provider.packing.runtimes.errors import CannotBuild
 from airflow_remote_provider.packing.runtimes.following import FAILED
-from airflow_remote_provider.packing.runtimes.resolve import Uv, Wanted
+from airflow_remote_provider.packing.runtimes.making import Made, Maker, Report
+from airflow_remote_provider.packing.runtimes.resolve import Wanted
 from airflow_remote_provider.packing.runtimes.targets import own_platform, parse
-from airflow_remote_provider.packing.runtimes.trim import check_names, trim
-from airflow_remote_provider.packing.scan import Limits, Moved, ScanState, Unpublishable, scan
-from airflow_remote_provider.packing.storing import Storing, Transaction
+from airflow_remote_provider.packing.scan import Limits, ScanState
+from airflow_remote_provider.packing.storing import Transaction
 from airflow_remote_provider.stores.blobs import BlobStore
 
 PYTHON = re.compile(r"3\.[0-9]{1,2}\Z")
-TRIES = 3
-"""How often to store again what the garbage collection took while other platforms were built."""
 
 
 @dataclass(frozen=True)
@@ -61,32 +53,6 @@ class Order:
     """Those to build now."""
     adds_only: bool
     """Whether this adds platforms to what is built already, and changes nothing for other platforms."""
-
-
-@dataclass(frozen=True)
-class Made:
-    """The runtime of one platform. Sizes in bytes."""
-
-    platform: str
-    tree: Tree
-    took_s: float
-    others: tuple[str, ...] = ()
-    """Packages that have another version in it than on central, such as `numpy 2.2.1 (central: 2.3.0)`."""
-    stored_files: int = 0
-    """Files that central lacked."""
-    stored_bytes: int = 0
-    """Their packed size."""
-
-
-@dataclass(frozen=True)
-class Report:
-    """What became of an order."""
-
-    serial: int | None
-    """None: no platform could be built, or all are as they were at the newest serial."""
-    made: Sequence[Made] = ()
-    failed: Mapping[str, CannotBuild] = field(default_factory=dict)
-    """By platform."""
 
 
 def plan(session: Session, name: str, change: Change) -> Order:
@@ -155,39 +121,17 @@ class Builder:
         report: Callable[[str], None] = lambda line: None,
         environ: Mapping[str, str] | None = None,
         in_transaction: Transaction = compat.in_transaction,
-        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         """*who* names this process, and *by* the user, for users. *report* is called with lines about the progress."""
-        self._limits = replace(limits, files=MAX_FILES)
         self._by = by
-        self._report = report
-        self._environ = os.environ if environ is None else environ
-        self._in_transaction = in_transaction
-        self._monotonic = monotonic
-        self._storing = Storing(store, RUNTIME, who=who, packers=os.cpu_count() or 1, in_transaction=in_transaction)
+        self._maker = Maker(store, RUNTIME, limits, who=who, report=report, environ=environ, in_transaction=in_transaction)
 
     def build(self, order: Order) -> Report:
-        """Build an order, and publish it as a new serial. A platform that can't be built does not keep the others from it.
-
-        Raises:
-            LedgerError: what was stored is removed again and again.
-            OSError: the disk, or the store of blobs, does not take it.
-            SQLAlchemyError: the database does not answer.
-        """
-        failed: dict[str, CannotBuild] = {}
-        made: list[tuple[Made, ScanState]] = []
-        with _directory() as work:
-            for text in order.platforms:
-                try:
-                    made.append(self._make(order, parse(text), work / text))
-                except CannotBuild as error:
-                    failed[text] = error
-                    self._report(f"{text}: not built: {error}")
-            return self._publish(order, made, failed)
+        """Build an order, and publish it as a new serial. Raises: as :meth:`.Maker.build`."""
+        return self._maker.build(order.platforms, partial(self._make, order), partial(self._add, order=order))
 
     def _make(self, order: Order, platform: Platform, work: Path) -> tuple[Made, ScanState]:
-        began = self._monotonic()
-        self._report(f"{platform}: resolving and unpacking packages")
+        began = self._maker.monotonic()
         lines = order.recipe.requirements.splitlines()
         constraints, free = requirements.constraints(requirements.installed(), lines, platform)
         wanted = Wanted(
@@ -198,40 +142,14 @@ class Builder:
             excluded=requirements.excluded(),
             builds=order.recipe.build_sdists,
         )
-        directory, site = work / "tree", work / "tree/site-packages"
-        site.mkdir(parents=True)
-        (work / "uv").mkdir()
-        uv = Uv(work / "uv", self._environ)
-        uv.install(wanted, uv.lock(wanted), site)
-        trim(site, platform, own_platform())
-        check_names(site, self._limits)
-        parts.add_parts(directory, self._limits)
+        directory = self._maker.unpack(wanted, work)
+        parts.add_parts(directory, self._maker.limits)
         versions = {name: version for name, version in requirements.built_with().items() if name != "provider"}
-        parts.write_about(directory, {"name": order.name, "python": platform.python, "env": dict(order.recipe.env), **versions})
-        try:
-            tree, state = scan(directory, limits=self._limits, ignored=())
-        except (Unpublishable, Moved) as error:
-            raise CannotBuild(f"its files can't travel: {error}") from None
-        return Made(str(platform), tree, self._monotonic() - began, _others(site, free)), state
-
-    def _publish(self, order: Order, made: Sequence[tuple[Made, ScanState]], failed: Mapping[str, CannotBuild]) -> Report:
-        if not made:
-            return Report(None, (), failed)
-        for left in reversed(range(TRIES)):
-            stored: list[Made] = []
-            for one, state in made:
-                self._report(f"{one.platform}: packing and storing the files that central lacks")
-                files, size = self._storing.store(one.tree, state)
-                stored.append(replace(one, stored_files=files, stored_bytes=size))
-                self._report(describe(stored[-1]))
-            try:
-                serial = self._in_transaction(partial(self._add, order=order, made=stored, failed=failed))
-            except (TreeGone, BlobsMissing):
-                if not left:
-                    raise
-                continue
-            return Report(serial, stored, failed)
-        raise AssertionError("the last try returns or raises")
+        about = {"name": order.name, "python": platform.python, "env": dict(order.recipe.env), **versions}
+        parts.write_about(directory / "runtime.json", about)
+        tree, state = self._maker.scan(directory)
+        others = _others(directory / "site-packages", free)
+        return Made(str(platform), tree, self._maker.monotonic() - began, others), state
 
     def _add(self, session: Session, *, order: Order, made: Sequence[Made], failed: Collection[str]) -> int | None:
         """Publish what was made; return the serial. None: the newest editions have these trees and this recipe."""
@@ -260,19 +178,3 @@ def _others(site: Path, free: Iterable[requirements.Installed]) -> tuple[str, ..
         for package in free
         if versions.get(package.name, package.version) != package.version
     )
-
-
-def describe(made: Made) -> str:
-    """Return a line for users."""
-    size = f"files: {made.tree.files}, bytes: {made.tree.bytes}"
-    stored = f"new files: {made.stored_files}, packed bytes: {made.stored_bytes}"
-    return f"{made.platform}: tree {made.tree.digest[:12]} ({size}; {stored}; {made.took_s:.1f} s)"
-
-
-@contextmanager
-def _directory() -> Iterator[Path]:
-    path = Path(tempfile.mkdtemp(prefix="airflow-runtime-"))
-    try:
-        yield path
-    finally:
-        shutil.rmtree(path, ignore_errors=True)

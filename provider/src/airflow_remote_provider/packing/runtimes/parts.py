@@ -64,10 +64,10 @@ def add_parts(tree: Path, limits: Limits) -> None:
             raise CannotBuild(f"{settings} can't be read: {error.strerror or error}; correct its permissions") from None
 
 
-def write_about(tree: Path, about: Mapping[str, object]) -> None:
-    """Write `runtime.json`, from which a worker knows what the runtime is."""
+def write_about(path: Path, about: Mapping[str, object]) -> None:
+    """Write `runtime.json` or `release.json`, from which a worker knows what the tree is."""
     text = json.dumps({"format": FORMAT, **about}, indent=1, sort_keys=True)
-    (tree / "runtime.json").write_text(text + "\n", encoding="utf-8")
+    path.write_text(text + "\n", encoding="utf-8")
 
 
 def _copy(source: Path, target: Path, what: str, limits: Limits) -> None:

@@ -45,6 +45,12 @@ class Wanted:
     excluded: Sequence[str]
     builds: bool = False
     """Whether packages without a wheel may be built on this computer."""
+    without_wheel: str = (
+        "put a wheel into a directory that UV_FIND_LINKS names, or let central build it with --build if it needs no compiler"
+    )
+    """What a user can do about a package that has no wheel."""
+    elsewhere: str = "configure the index that has it (UV_INDEX)"
+    """What a user can do about a package that the index does not have."""
 
 
 class Uv:
@@ -150,10 +156,7 @@ def explain(what: str, said: str, wanted: Wanted) -> CannotBuild:
             "with versions that suit, or change its version on central"
         )
     elif names := without_wheel:
-        text = (
-            f"{_listed(names)} has no wheel for {where}. Require a version that has one, or put a wheel into a directory that "
-            "UV_FIND_LINKS names, or let central build it with --build if it needs no compiler"
-        )
+        text = f"{_listed(names)} has no wheel for {where}. Require a version that has one, or {wanted.without_wheel}"
     elif "invalid peer certificate" in said:
         text = (
             "the certificate of the package index is not trusted: set UV_SYSTEM_CERTS=1 to trust the authorities of this "
@@ -167,11 +170,11 @@ def explain(what: str, said: str, wanted: Wanted) -> CannotBuild:
     elif "401 Unauthorized" in said or "403 Forbidden" in said:
         text = "the package index refuses access; correct the user and password in UV_DEFAULT_INDEX or pip's index-url"
     elif names := _all(UNKNOWN, said):
-        text = f"the package index has no {_listed(names)}; check the name, or configure the index that has it (UV_INDEX)"
+        text = f"the package index has no {_listed(names)}; check the name, or {wanted.elsewhere}"
     elif names := _all(NO_VERSION, said):
         text = (
             f"the package index has no {_listed(names)}, which is the version of central or of your requirements; require "
-            "a version that exists, or configure the index that has it (UV_INDEX)"
+            f"a version that exists, or {wanted.elsewhere}"
         )
     elif found := OTHER_PYTHON.search(said):
         text = f"{found[1]} needs Python {found[2]}, and {where} has {where.python}; require a version that supports it"

@@ -48,8 +48,8 @@ def target_of(wanted: Platform) -> str:
     target = TARGETS.get((wanted.system, wanted.libc, wanted.processor))
     if target is None:
         raise CannotBuild(
-            f"no runtime can be built for the platform {wanted}; the known ones are {known()}. On a worker of another platform, "
-            "set runtime.python to an environment of its own"
+            f"nothing can be built for the platform {wanted}; the known ones are {known()}. A worker of another platform "
+            "uses what is installed there: its own release, and the environment that runtime.python names"
         )
     return target
 

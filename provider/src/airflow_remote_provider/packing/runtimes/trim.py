@@ -104,7 +104,7 @@ def check_names(site: Path, limits: Limits) -> None:
         count, size = count + 1, size + length
     if count > MAX_FILES or size > limits.bytes:
         raise CannotBuild(
-            f"the runtime has {count} files and {size} bytes; {MAX_FILES} files and {limits.bytes} bytes ([remote] tree_bytes) "
+            f"the packages have {count} files and {size} bytes; {MAX_FILES} files and {limits.bytes} bytes ([remote] tree_bytes) "
             "are the limits. Leave packages out, or raise the limit in Airflow's configuration"
         )
 

@@ -1,0 +1,144 @@
+"""Makes releases of the worker's own software: for each platform a tree of `airflow-remote-worker` and what it needs.
+
+Workers install nothing from an index (ADR 0044): the tree is `release.json` and `site-packages/`, unpacked by uv as runtimes are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Protocol
+
+from airflow_remote_protocol.platforms import Platform
+from packaging.version import InvalidVersion, Version
+from sqlalchemy.orm import Session
+
+from airflow_remote_provider import __version__, compat
+from airflow_remote_provider.ledger.runtimes import Built
+from airflow_remote_provider.ledger.trees import RELEASE
+from airflow_remote_provider.packing.runtimes.errors import CannotBuild
+from airflow_remote_provider.packing.runtimes.making import Made, Maker, Report
+from airflow_remote_provider.packing.runtimes.parts import write_about
+from airflow_remote_provider.packing.runtimes.resolve import Wanted
+from airflow_remote_provider.packing.runtimes.targets import own_platform, parse
+from airflow_remote_provider.packing.scan import Limits, ScanState
+from airflow_remote_provider.packing.storing import Transaction
+from airflow_remote_provider.stores.blobs import BlobStore
+
+WORKER, PROTOCOL = "airflow-remote-worker", "airflow-remote-protocol"
+WITHOUT_RELEASES = ("windows",)
+"""Systems whose workers take no releases: they can't replace the program of their process."""
+
+
+@dataclass(frozen=True)
+class Order:
+    """Which release to make."""
+
+    version: str
+    """Of the package `airflow-remote-worker`."""
+    platforms: tuple[str, ...]
+
+
+class AddRelease(Protocol):
+    """A verb of the ledger that publishes trees as a new serial."""
+
+    def __call__(self, session: Session, version: str, built: Sequence[Built]) -> int | None:
+        """Return the serial; None: the newest one has these trees already."""
+
+
+def plan(version: str | None, platforms: Sequence[str] | None, fleet: Collection[str]) -> Order:
+    """Return what to make.
+
+    Args:
+        version: None: that of this provider. The packages of one version are made together.
+        platforms: None: those of *fleet*, which are those of workers that take releases, or this computer's if there is none.
+
+    Raises:
+        CannotBuild: the version, or a platform, is not valid.
+    """
+    try:
+        known = str(Version(__version__ if version is None else version))
+    except InvalidVersion:
+        raise CannotBuild(f"{(version or '')[:50]!r} is not a version such as {__version__}") from None
+    wanted = dict.fromkeys(map(parse, platforms)) if platforms else _usable(fleet) or [own_platform()]
+    for platform in wanted:
+        if platform.system in WITHOUT_RELEASES:
+            raise CannotBuild(f"{platform}: workers on Windows take no releases from central; update them on their machines")
+    return Order(known, tuple(map(str, wanted)))
+
+
+def _usable(fleet: Collection[str]) -> list[Platform]:
+    """Return the platforms of workers for which a release can be made: one of another platform must not prevent the others."""
+    found = []
+    for text in sorted(fleet):
+        try:
+            found.append(parse(text))
+        except CannotBuild:
+            continue
+    return found
+
+
+class ReleaseBuilder:
+    """Makes releases on this computer. Blocking, one thread."""
+
+    def __init__(
+        self,
+        store: BlobStore,
+        limits: Limits,
+        *,
+        who: str,
+        add: AddRelease,
+        wheels: Path | None = None,
+        report: Callable[[str], None] = lambda line: None,
+        environ: Mapping[str, str],
+        in_transaction: Transaction = compat.in_transaction,
+    ) -> None:
+        """*who* names this process for users. *wheels* is a directory that is used beside the package index.
+
+        Raises:
+            CannotBuild: *wheels* is no directory.
+        """
+        self._add_release = add
+        environ = environ if wheels is None else with_wheels(environ, wheels)
+        self._maker = Maker(store, RELEASE, limits, who=who, report=report, environ=environ, in_transaction=in_transaction)
+
+    def build(self, order: Order) -> Report:
+        """Make a release, and publish it as a new serial. Raises: as :meth:`.Maker.build`."""
+        return self._maker.build(order.platforms, partial(self._make, order.version), partial(self._add, order.version))
+
+    def _make(self, version: str, platform: Platform, work: Path) -> tuple[Made, ScanState]:
+        began = self._maker.monotonic()
+        wanted = Wanted(
+            platform=platform,
+            requirements=[f"{WORKER}=={version}"],
+            own=(),
+            constraints=[f"{PROTOCOL}>=0.dev0"],  # uv takes a pre-release only where a requirement names one
+            excluded=(),
+            without_wheel="put its wheel into a directory, and name that with --wheels",
+            elsewhere="name a directory that has its wheel (--wheels), or the index that has it (UV_INDEX)",
+        )
+        directory = self._maker.unpack(wanted, work)
+        write_about(directory / "release.json", {"version": version, "python": platform.python})
+        tree, state = self._maker.scan(directory)
+        return Made(str(platform), tree, self._maker.monotonic() - began), state
+
+    def _add(self, version: str, session: Session, *, made: Sequence[Made], failed: Mapping[str, CannotBuild]) -> int | None:
+        return self._add_release(session, version, [Built(one.platform, one.tree.digest) for one in made])
+
+
+def with_wheels(environ: Mapping[str, str], wheels: Path) -> dict[str, str]:
+    """Return the environment in which uv finds these wheels, beside its index and other directories.
+
+    Raises:
+        CannotBuild: it is no directory with wheels.
+    """
+    try:
+        has_wheels = any(path.suffix == ".whl" for path in wheels.iterdir())
+    except OSError as error:
+        raise CannotBuild(f"--wheels: {wheels} can't be read: {error.strerror or error}") from None
+    if not has_wheels:
+        raise CannotBuild(f"--wheels: {wheels} has no wheels; put {WORKER} and {PROTOCOL} into it (pip download --dest)")
+    others = environ.get("UV_FIND_LINKS")
+    return {**environ, "UV_FIND_LINKS": ",".join([str(wheels.absolute()), *([others] if others else [])])}
