@@ -53,7 +53,7 @@ def plan(version: str | None, platforms: Sequence[str] | None, fleet: Collection
 
     Args:
         version: None: that of this provider. The packages of one version are made together.
-        platforms: None: *fleet*, the platforms of workers that take releases, or this computer's if the fleet has no such workers.
+        platforms: None: *fleet*, the platforms of workers that take releases, or this computer's if there are no such workers.
 
     Raises:
         CannotBuild: the version, or a platform, is not valid.
