@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from airflow_remote_protocol.trees import Tree
 from airflow_remote_provider import compat
-from airflow_remote_provider.cli import build_runtime
+from airflow_remote_provider.cli.building import needs_database
 from airflow_remote_provider.ledger import runtimes
 from airflow_remote_provider.packing.runtimes.build import Builder, Order
 from airflow_remote_provider.packing.runtimes.errors import CannotBuild
@@ -93,7 +93,7 @@ def test_a_failed_platform_is_named_and_noted_without_addresses(
 @pytest.mark.parametrize(
     ("words", "text"),
     [
-        (["--server", "https://central"], build_runtime.NEEDS_DATABASE),
+        (["--server", "https://central"], needs_database("runtimes build")),
         (["--env", "TZ"], "--env TZ: write NAME=value"),
         (["--requirements", "/missing"], "--requirements: /missing can't be read: No such file or directory"),
         (["--platform", "vax"], "'vax' is not a platform such as cp311-linux-gnu-x86_64 or cp312-windows-x86_64; the known"),

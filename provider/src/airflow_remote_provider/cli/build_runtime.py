@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import socket
-import sys
 from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from airflow_remote_provider.cli.building import refuse_server, show_failures, storage, this_process, trouble_of
 from airflow_remote_provider.cli.words import local_action, option
 
 if TYPE_CHECKING:
@@ -17,13 +15,6 @@ if TYPE_CHECKING:
 
     from airflow_remote_provider.packing.runtimes.build import Builder, Change, Order
     from airflow_remote_provider.packing.runtimes.making import Report
-
-NEEDS_DATABASE = (
-    "runtimes build uses Airflow's database and the packages of central; run it where Airflow is installed and configured, "
-    "without --server and with AIRFLOW_REMOTE_SERVER unset"
-)
-SHOWN_DETAIL = 4000
-"""Characters of what uv printed, from its end."""
 
 
 def command() -> Any:
@@ -64,8 +55,7 @@ def command() -> Any:
 
 
 def build(args: argparse.Namespace) -> None:
-    if args.server or (args.server is None and os.environ.get("AIRFLOW_REMOTE_SERVER")):
-        raise SystemExit(NEEDS_DATABASE)
+    refuse_server(args, "runtimes build")
     from sqlalchemy.exc import SQLAlchemyError
 
     from airflow_remote_provider import compat
@@ -126,29 +116,18 @@ def _builder(roll: bool) -> Builder:
     from airflow_remote_provider.cli.in_process import os_user
     from airflow_remote_provider.ledger.staged_rollouts import FOLLOW
     from airflow_remote_provider.packing.runtimes.build import Builder
-    from airflow_remote_provider.packing.scan import Limits
-    from airflow_remote_provider.settings import settings
-    from airflow_remote_provider.stores.blobs.opened import BlobStores
 
-    options = settings()
-    limits = Limits(options.tree_files, options.tree_bytes, options.blob_bytes)
-    return Builder(
-        BlobStores(options.blob_store).newest,
-        limits,
-        who=f"{socket.gethostname()} (process {os.getpid()})",
-        by=FOLLOW if roll else os_user(),
-        report=partial(print, flush=True),
-    )
+    store, limits = storage()
+    by = FOLLOW if roll else os_user()
+    return Builder(store, limits, who=this_process(), by=by, report=partial(print, flush=True))
 
 
 def _note_trouble(order: Order, report: Report) -> None:
     """Store why platforms could not be built, without the addresses of package indexes."""
     from airflow_remote_provider import compat
     from airflow_remote_provider.ledger import runtimes
-    from airflow_remote_provider.packing.runtimes.errors import without_addresses
 
-    text = "; ".join(f"{platform}: {error}" for platform, error in report.failed.items())
-    compat.in_transaction(partial(runtimes.note_trouble, name=order.name, text=without_addresses(text)))
+    compat.in_transaction(partial(runtimes.note_trouble, name=order.name, text=trouble_of(report.failed)))
 
 
 def _tell(order: Order, report: Report) -> None:
@@ -156,11 +135,7 @@ def _tell(order: Order, report: Report) -> None:
     for made in report.made:
         if made.others:
             print(f"{made.platform}: other versions than on central: {', '.join(made.others)}")
-    for platform, error in report.failed.items():
-        print(f"\n{platform}: not built: {error}", file=sys.stderr)
-        if error.detail:
-            print("\n".join(f"    {line}" for line in error.detail[-SHOWN_DETAIL:].splitlines()), file=sys.stderr)
-    sys.stderr.flush()
+    show_failures(report.failed)
     if not report.made:
         print(f"{order.name}: nothing was built, and nothing was changed", flush=True)
     elif report.serial is None:

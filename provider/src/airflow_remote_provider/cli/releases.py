@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+from airflow_remote_provider.cli import add_release
 from airflow_remote_provider.cli.central import central
 from airflow_remote_provider.cli.printing import output, show_facts, show_row, show_rows, show_table, watch, watched
 from airflow_remote_provider.cli.rolling import roll_options, roll_with, short
@@ -24,6 +25,7 @@ def commands() -> Any:
     return group(
         "releases",
         "releases of the worker's own software that central sends: what was added, and which worker runs what",
+        add_release.command(),
         action("list", "list all releases", list_releases, output(), watch()),
         action("show", "show the rollout, all releases, and what each worker runs", show, output(), watch()),
         action(
