@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from airflow_remote_protocol.packs import Encoding, decode_blob
+from airflow_remote_protocol.platforms import Platform
 from airflow_remote_protocol.trees import Tree
 from airflow_remote_provider import __version__, compat
 from airflow_remote_provider.ledger import trees
@@ -15,11 +18,13 @@ from airflow_remote_provider.ledger.runtimes import Built
 from airflow_remote_provider.packing.releases import ReleaseBuilder, plan, with_wheels
 from airflow_remote_provider.packing.runtimes.errors import CannotBuild
 from airflow_remote_provider.packing.runtimes.making import Report
-from airflow_remote_provider.packing.runtimes.targets import own_platform
+from airflow_remote_provider.packing.runtimes.targets import own_platform, parse
 from airflow_remote_provider.packing.scan import Limits
 from airflow_remote_provider.stores.blobs import Piece
 from airflow_remote_provider.stores.blobs.database import DatabaseBlobs
 from sqlalchemy.orm import Session
+
+from testkit.versions import WORK
 
 from .runtimes.conftest import Index
 
@@ -158,3 +163,19 @@ def test_a_directory_without_wheels_is_refused(tmp_path: Path) -> None:
         with_wheels({}, tmp_path)
     with pytest.raises(CannotBuild, match="can't be read: No such file or directory"):
         with_wheels({}, tmp_path / "none")
+
+
+@pytest.mark.index
+@pytest.mark.parametrize("platform", [own_platform(), parse("cp310-linux-musl-aarch64")], ids=str)
+def test_the_worker_of_this_repository_is_small_and_always_the_same_tree(platform: Platform, tmp_path: Path) -> None:
+    built = WORK / "wheels"
+    (version,) = (path.name.split("-")[1] for path in built.glob("airflow_remote_worker-*.whl"))
+    builder = ReleaseBuilder(
+        DatabaseBlobs(), replace(LIMITS, files=10_000), who="test", add=lambda *_: None, wheels=built, environ=os.environ
+    )
+    made = [builder._make(version, platform, tmp_path / name)[0] for name in ("one", "two")]
+    assert made[0].tree.digest == made[1].tree.digest
+    assert made[0].tree.bytes < 12e6
+    paths = {entry.path for entry in made[0].tree.entries}
+    assert {"release.json", "site-packages/airflow_remote_worker/__main__.py"} <= paths
+    assert not [path for path in paths if path.startswith("site-packages/airflow_remote_worker/testing/")]

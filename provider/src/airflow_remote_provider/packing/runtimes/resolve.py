@@ -173,7 +173,7 @@ def explain(what: str, said: str, wanted: Wanted) -> CannotBuild:
         text = f"the package index has no {_listed(names)}; check the name, or {wanted.elsewhere}"
     elif names := _all(NO_VERSION, said):
         text = (
-            f"the package index has no {_listed(names)}, which is the version of central or of your requirements; require "
+            f"the package index has no {_listed(names)}, which is a version of central or one that you have named; require "
             f"a version that exists, or {wanted.elsewhere}"
         )
     elif found := OTHER_PYTHON.search(said):
