@@ -1,21 +1,23 @@
 """Topic suite: a worker changes to other releases of itself, some of them broken, while a task of a real Airflow runs on.
 
-The releases have the files of the worker that these tests install from wheels.
+The releases are added by `airflow remote releases add`, from the wheels that these tests install from.
 """
 
 from __future__ import annotations
 
-import json
-import sys
-from collections.abc import Callable, Iterator
+import re
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+from zipfile import ZipFile
 
 import psutil
 import pytest
-from airflow_remote_protocol.messages import ReleasePhase, WantedRelease
 
-from testkit.network.release_proxy import ReleaseProxy
 from testkit.processes import wait_until
+from testkit.servers.airflow import Airflow
 from testkit.versions import WORK
 from testkit.worker import Worker
 
@@ -53,51 +55,85 @@ BROKEN = {
 }
 
 
-@pytest.fixture
-def releasing(pushing: Pushing) -> Iterator[ReleaseProxy]:
-    with ReleaseProxy(pushing.airflow.url) as proxy:
-        yield proxy
+@dataclass(frozen=True)
+class Releasing:
+    """Central's releases, rolled out to one worker only: other tests' workers share the deployment."""
+
+    airflow: Airflow
+    directory: Path
+
+    def add(self, version: str, changes: Mapping[str, str] | None = None) -> int:
+        """Add a release that is made of the wheels that these tests install from; return its serial."""
+        wheels = self.directory / version
+        write_wheels(wheels, version, changes or {})
+        self.airflow.cli("remote", "releases", "add", version, "--wheels", str(wheels), timeout_s=240)
+        return int(self.airflow.remote_api("releases")["about"]["built"])
+
+    def roll(self, worker: str, **options: object) -> int:
+        about = self.airflow.remote_change("POST", "releases", "roll", labels={"worker": worker}, **options)
+        return int(about["serial"])
+
+    def held(self, worker: str) -> dict[str, Any]:
+        """Return what central shows of the worker's release."""
+        return dict(self.airflow.remote_api("workers", worker)["release"] or {})
+
+    def await_phase(self, worker: str, serial: int, phase: str) -> str:
+        """Return the detail."""
+
+        def found() -> bool:
+            held = self.held(worker)
+            return (held.get("serial"), held.get("phase")) == (serial, phase)
+
+        wait_until(found, timeout_s=150, what=f"serial {serial} is {phase}")
+        return str(self.held(worker)["detail"])
+
+    def tree(self, serial: int) -> str:
+        return str(next(row["tree"] for row in self.airflow.remote_api("releases")["editions"] if row["serial"] == serial))
 
 
 @pytest.fixture
-def new_worker(home: Path, pushing: Pushing, releasing: ReleaseProxy) -> Iterator[Callable[[str], Worker]]:
+def releasing(pushing: Pushing, tmp_path: Path) -> Releasing:
+    return Releasing(pushing.airflow, tmp_path / "wheels")
+
+
+@pytest.fixture
+def new_worker(home: Path, pushing: Pushing) -> Iterator[Callable[[str], Worker]]:
     workers: list[Worker] = []
 
     def start(name: str) -> Worker:
         token = pushing.airflow.enrolment_token(queues=name, name_pattern=name)
-        worker = Worker(home / name, name=name, central=releasing.url, token=token)
+        worker = Worker(home / name, name=name, central=pushing.airflow.url, token=token)
         with (worker.state / "worker.toml").open("a") as file:
             file.write("\n[poll]\nmax_wait_s = 2\n\n[update]\nprove_within_s = 20\n")
         workers.append(worker)
-        return worker.start()
+        worker.start()
+        pushing.airflow.remote_change("PUT", "workers", name, "labels", labels={"worker": name})
+        return worker
 
     yield start
     for worker in workers:
         worker.stop()
 
 
-def files_of(version: str, changes: dict[str, str] | None = None) -> dict[str, bytes]:
-    """Return the tree of a release; *changes* is appended to modules, by path."""
-    (root,) = (WORK / "worker" / "lib").glob("python3*/site-packages")
-    paths = (path for path in root.rglob("*") if path.is_file() and "__pycache__" not in path.parts)
-    files = {f"site-packages/{path.relative_to(root).as_posix()}": path.read_bytes() for path in paths}
-    files["site-packages/airflow_remote_worker/__init__.py"] = f'__version__ = "{version}"\n'.encode()
-    for module, text in (changes or {}).items():
-        files[f"site-packages/airflow_remote_worker/{module}.py"] += text.encode()
-    about = {"format": 1, "version": version, "python": f"3.{sys.version_info[1]}"}
-    return {**files, "release.json": json.dumps(about).encode()}
-
-
-def await_phase(proxy: ReleaseProxy, wanted: WantedRelease, phase: ReleasePhase) -> str:
-    """Return the detail."""
-
-    def found() -> bool:
-        held = proxy.inventory.release if proxy.inventory else None
-        return held is not None and (held.serial, held.phase) == (wanted.serial, phase)
-
-    wait_until(found, timeout_s=150, what=f"release {wanted.version} is {phase.value}")
-    assert proxy.inventory is not None and proxy.inventory.release is not None
-    return proxy.inventory.release.detail
+def write_wheels(directory: Path, version: str, changes: Mapping[str, str]) -> None:
+    """Copy our wheels; the worker's gets another version, and *changes* is appended to its modules, by path."""
+    directory.mkdir(parents=True)
+    (protocol,) = (WORK / "wheels").glob("airflow_remote_protocol-*.whl")
+    shutil.copy(protocol, directory)
+    (ours,) = (WORK / "wheels").glob("airflow_remote_worker-*.whl")
+    before = ours.name.split("-")[1]
+    old, new = (f"airflow_remote_worker-{one}.dist-info" for one in (before, version))
+    with ZipFile(ours) as source, ZipFile(directory / ours.name.replace(before, version), "w") as target:
+        for name in source.namelist():
+            content = source.read(name)
+            if name == f"{old}/METADATA":
+                content = content.replace(f"\nVersion: {before}\n".encode(), f"\nVersion: {version}\n".encode())
+            elif name == f"{old}/RECORD":
+                content = re.sub(rb",[^,\n]*,[^,\n]*$", b",,", content.replace(old.encode(), new.encode()), flags=re.MULTILINE)
+            elif name == "airflow_remote_worker/__init__.py":
+                content = content.replace(f'"{before}"'.encode(), f'"{version}"'.encode())
+            module = name.removeprefix("airflow_remote_worker/").removesuffix(".py")
+            target.writestr(name.replace(old, new), content + changes.get(module, "").encode())
 
 
 def begin(pushing: Pushing, name: str, directory: Path) -> tuple[str, psutil.Process]:
@@ -120,34 +156,38 @@ def finish(pushing: Pushing, name: str, run: str, directory: Path, task: psutil.
 
 
 def test_a_worker_goes_up_and_down_while_a_task_runs(
-    pushing: Pushing, releasing: ReleaseProxy, new_worker: Callable[[str], Worker], tmp_path: Path
+    pushing: Pushing, releasing: Releasing, new_worker: Callable[[str], Worker], tmp_path: Path
 ) -> None:
-    worker = new_worker("releases_change")
-    run, task = begin(pushing, "releases_change", tmp_path)
-    pid, first = worker.pid, files_of("0.2.0")
-    for version, files in (("0.2.0", first), ("0.3.0", files_of("0.3.0")), ("0.2.0", first)):
-        wanted = releasing.send(files, version)
-        await_phase(releasing, wanted, ReleasePhase.RUNNING)
-        assert releasing.inventory is not None and releasing.inventory.running == wanted.tree.digest
+    name = "releases_change"
+    first, second = releasing.add("0.2.0"), releasing.add("0.3.0")
+    worker = new_worker(name)
+    run, task = begin(pushing, name, tmp_path)
+    pid = worker.pid
+    for repeated in (first, second, first):
+        serial = releasing.roll(name, to=repeated)
+        releasing.await_phase(name, serial, "running")
+    assert not releasing.held(name)["is_installed"]
     assert (worker.pid, worker.is_running()) == (pid, True)
-    assert wanted.tree.digest in psutil.Process(pid).cmdline()[0]
+    assert releasing.tree(first) in psutil.Process(pid).cmdline()[0]
     wait_until(lambda: worker.status()["version"] == "0.2.0", timeout_s=30, what="the status names the release")
-    assert worker.status()["release"]["serial"] == 3
-    finish(pushing, "releases_change", run, tmp_path, task)
+    assert worker.status()["release"]["serial"] == serial
+    finish(pushing, name, run, tmp_path, task)
 
 
 @pytest.mark.parametrize("how", BROKEN)
 def test_a_broken_release_is_undone_while_a_task_runs(
-    pushing: Pushing, releasing: ReleaseProxy, new_worker: Callable[[str], Worker], tmp_path: Path, how: str
+    pushing: Pushing, releasing: Releasing, new_worker: Callable[[str], Worker], tmp_path: Path, how: str
 ) -> None:
     name = f"releases_{how.split()[-1]}"
     module, text, reason = BROKEN[how]
     worker = new_worker(name)
-    good = releasing.send(files_of("0.2.0"), "0.2.0")
-    await_phase(releasing, good, ReleasePhase.RUNNING)
     run, task = begin(pushing, name, tmp_path)
-    bad = releasing.send(files_of("0.3.0", {module: text}), "0.3.0")
-    assert reason in await_phase(releasing, bad, ReleasePhase.FAILED)
-    assert releasing.inventory is not None and releasing.inventory.running == good.tree.digest
-    assert worker.is_running()
+    pid = worker.pid
+    releasing.add("0.4.0", {module: text})
+    serial = releasing.roll(name)
+    assert reason in releasing.await_phase(name, serial, "failed")
+    assert releasing.held(name)["is_installed"]
+    assert (worker.pid, worker.is_running()) == (pid, True)
+    about = pushing.airflow.remote_api("releases")["about"]
+    assert about["halted"].startswith(f"worker {name}: "), "the failure halts the rollout"
     finish(pushing, name, run, tmp_path, task)

@@ -143,6 +143,18 @@ def test_a_failure_halts_the_rollout_once_for_each_serial() -> None:
     assert "worker other" in _halted()
 
 
+def test_a_failure_is_shown_after_its_release_was_withdrawn() -> None:
+    worker = _enlist()
+    _add()
+    _roll()
+    _report(worker, 1, FAILED, "it can't be imported")
+    assert _named(worker) == (0, ""), "the site's own release is what it goes back to"
+    _do(lambda session: held_releases.note(session, worker.id, None, running=""))
+    (row,) = _do(view.show_releases).workers
+    assert (row.phase, row.detail, row.is_installed) == ("failed", "it can't be imported", True)
+    assert view.held_release(worker_row(worker.id).release) == view.HeldReleaseRow(1, "failed", "it can't be imported", True)
+
+
 def test_a_failure_of_an_older_serial_halts_nothing() -> None:
     worker = _enlist()
     _add("0.2.0")

@@ -24,7 +24,7 @@ from airflow_remote_provider.models import Worker
 
 Held = dict[str, Any]
 """The fields of :class:`HeldRelease`; `runs`: the tree that runs, empty: the installed release; `failed`: the newest serial that
-has failed at the worker, which halts no rollout twice."""
+has failed at the worker, which halts no rollout twice, and 0 for none; `reason`: why it failed."""
 
 
 def note(session: Session, worker_id: str, held: HeldRelease | None, *, running: str) -> WorkerRecord | None:
@@ -43,15 +43,15 @@ def note(session: Session, worker_id: str, held: HeldRelease | None, *, running:
     host, before = release_host_of(worker), worker.release or {}
     if host is None:
         return None
-    failed = before.get("failed", 0)
+    failed, reason = before.get("failed", 0), before.get("reason", "")
     if held is not None and is_failed and held.serial > failed:
-        failed = held.serial
+        failed, reason = held.serial, presentable(held.detail, longest=LONGEST_DETAIL)
+        reason = reason or "it failed; the worker's log has more"
         if row is not None and row.serial == held.serial and not row.halted:
-            reason = presentable(held.detail, longest=LONGEST_DETAIL) or "it failed; the worker's log has more"
             row.halted = f"worker {worker.name}: {reason}"
             record_action(session, "central", f"halted serial {row.serial} of the worker's releases: {row.halted}", worker=worker)
             runtimes.note_change(session, row, "central")
-    now = {**_as_held(held), "runs": running, "failed": failed}
+    now = {**_as_held(held), "runs": running, "failed": failed, "reason": reason}
     if now == before:
         return None
     worker.release = now

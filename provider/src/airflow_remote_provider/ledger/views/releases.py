@@ -110,7 +110,7 @@ class HeldReleaseRow:
     """The release of its own software that a worker has reported."""
 
     serial: int
-    """The one that it is to run; 0: none is named."""
+    """The one that it is to run, or that failed; 0: none is named."""
     phase: str
     detail: str
     is_installed: bool
@@ -118,9 +118,12 @@ class HeldReleaseRow:
 
 
 def held_release(release: Mapping[str, Any] | None) -> HeldReleaseRow | None:
-    """Return what a worker has reported; None: nothing."""
+    """Return what a worker has reported; None: nothing. A release that failed is shown until another one is named."""
     if release is None:
         return None
+    if not release["serial"] and release["failed"]:
+        failed = ReleasePhase.FAILED.value
+        return HeldReleaseRow(release["failed"], failed, release["reason"], is_installed=not release["runs"])
     return HeldReleaseRow(release["serial"], release["phase"], release["detail"], is_installed=not release["runs"])
 
 
@@ -219,7 +222,14 @@ def _read_workers(session: Session, scope: Scope) -> tuple[list[ReleaseWorkerRow
 
 def _row(plan: Plan, host: Host, worker: Any) -> ReleaseWorkerRow:
     wanted, held = choose_release(plan.releases, host), worker.release or {}
-    is_mine = wanted is not None and held.get("serial") == wanted.serial
+    rollout = plan.releases.rollout
+    if wanted is not None:
+        is_mine = held.get("serial") == wanted.serial
+        phase, detail = (held["phase"], held["detail"]) if is_mine else (WAITING, "")
+    elif rollout is not None and rollout.serial == held.get("failed"):  # it was named the release before the halt
+        phase, detail = ReleasePhase.FAILED.value, held["reason"]
+    else:
+        phase, detail = "", ""
     return ReleaseWorkerRow(
         worker=worker.name,
         platform=host.platform,
@@ -227,6 +237,6 @@ def _row(plan: Plan, host: Host, worker: Any) -> ReleaseWorkerRow:
         version=wanted.version if wanted else "",
         runs=(worker.facts or {}).get("version", ""),
         is_installed=not held.get("runs"),
-        phase="" if wanted is None else held.get("phase", "") if is_mine else WAITING,
-        detail=held.get("detail", "") if is_mine else "",
+        phase=phase,
+        detail=detail,
     )
