@@ -8,6 +8,7 @@ import { Bundles } from "./pages/Bundles";
 import { Fleet } from "./pages/Fleet";
 import { Jobs } from "./pages/Jobs";
 import { Queues } from "./pages/Queues";
+import { Releases } from "./pages/Releases";
 import { RuntimePage } from "./pages/RuntimePage";
 import { Runtimes } from "./pages/Runtimes";
 import { Tokens } from "./pages/Tokens";
@@ -17,7 +18,7 @@ import { useAddress } from "./useAddress";
 import { useLive } from "./useLive";
 import { words } from "./words";
 
-const TABS = ["fleet", "queues", "jobs", "bundles", "runtimes", "tokens", "audit"] as const;
+const TABS = ["fleet", "queues", "jobs", "bundles", "runtimes", "releases", "tokens", "audit"] as const;
 type Tab = (typeof TABS)[number];
 /** Tabs for users with the right to manage workers. */
 const MANAGER_TABS: readonly Tab[] = ["tokens", "audit"];
@@ -52,6 +53,9 @@ export function RemoteWorkers() {
         </Tabs.Content>
         <Tabs.Content value="bundles">{bundle ? <BundlePage key={bundle} me={me} name={bundle} /> : <Bundles me={me} />}</Tabs.Content>
         <Tabs.Content value="runtimes">{runtime ? <RuntimePage key={runtime} me={me} name={runtime} /> : <Runtimes />}</Tabs.Content>
+        <Tabs.Content value="releases">
+          <Releases me={me} />
+        </Tabs.Content>
         <Tabs.Content value="tokens">
           <Tokens />
         </Tabs.Content>

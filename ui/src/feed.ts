@@ -3,7 +3,7 @@
 import { restUrl } from "./api";
 
 /** What can change, as the API names it. */
-export type Subject = "workers" | "jobs" | "audit" | "accesses" | "bundles" | "runtimes";
+export type Subject = "workers" | "jobs" | "audit" | "accesses" | "bundles" | "runtimes" | "releases";
 
 type Listener = (changed: ReadonlySet<string>) => void;
 

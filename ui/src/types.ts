@@ -50,6 +50,8 @@ export interface Worker {
   runtime: Record<string, string>;
   /** The runtimes from central that it reports; empty: it reports none, or its site has the runtime. */
   runtimes: HeldRuntime[];
+  /** null: it takes no releases of its software from central, or has reported none. */
+  release: HeldRelease | null;
   clock_off_s: number | null;
   facts: Record<string, string>;
   /** null in lists, and if the worker has not reported it recently. */
@@ -67,6 +69,16 @@ export interface HeldRuntime {
   python: string;
   /** Progress, or why it is not usable. */
   detail: string;
+}
+
+/** The release of its own software that a worker has reported. */
+export interface HeldRelease {
+  /** The one that it is to run, or that failed; 0: none is named. */
+  serial: number;
+  phase: string;
+  detail: string;
+  /** Whether it runs the release that its site has installed. */
+  is_installed: boolean;
 }
 
 export interface RunningJob {
@@ -326,6 +338,65 @@ export interface RuntimeDetails {
   editions: RuntimeEdition[];
   /** Those that do not have it ready come first; not all of a large fleet. */
   workers: RuntimeWorker[];
+}
+
+/** Which release of the worker's software is rolled out, and how far. */
+export interface Releases {
+  /** The serial that is rolled out; 0: none yet. */
+  serial: number;
+  version: string;
+  /** 0: the workers that are not to have the rolled one keep what they run. */
+  previous: number;
+  /** The newest serial. */
+  built: number;
+  percent: number;
+  labels: Record<string, string>;
+  halted: string;
+  trouble: string;
+  /** Workers that take releases from central. */
+  workers: number;
+  running: number;
+  trying: number;
+  preparing: number;
+  failed: number;
+  refused: number;
+  updated_at: string;
+  updated_by: string;
+}
+
+export interface ReleaseEdition {
+  serial: number;
+  version: string;
+  platform: string;
+  tree: string;
+  files: number;
+  bytes: number;
+  published_at: string;
+  /** Workers that run it. */
+  running: number;
+}
+
+/** One worker, and the release that it is to run. */
+export interface ReleaseWorker {
+  worker: string;
+  platform: string;
+  /** 0: the one that it runs. */
+  serial: number;
+  version: string;
+  /** The version that it runs. */
+  runs: string;
+  is_installed: boolean;
+  /** `running`, `trying`, `preparing`, `failed`, `refused`; `waiting`: it has not begun; empty: none is named. */
+  phase: string;
+  detail: string;
+}
+
+export interface ReleasesDetails {
+  about: Releases;
+  /** The newest serial first. */
+  editions: ReleaseEdition[];
+  /** Those that do not run what they are to run come first; not all of a large fleet. */
+  workers: ReleaseWorker[];
 }
 
 export interface AuditEntry {

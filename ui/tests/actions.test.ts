@@ -4,7 +4,7 @@ import { command } from "../src/pages/Join";
 import type { Worker } from "../src/types";
 
 function worker(some: Partial<Worker>): Worker {
-  return { name: "w", presence: "online", intent: "serve", alarm: "", suspended_at: null, restart_asked_at: null, ...some } as Worker;
+  return { name: "w", presence: "online", intent: "serve", alarm: "", suspended_at: null, restart_asked_at: null, release: null, ...some } as Worker;
 }
 
 test("only actions that apply to one of the workers are offered", () => {
@@ -14,6 +14,7 @@ test("only actions that apply to one of the workers are offered", () => {
   expect(applicable([worker({ suspended_at: "2026-01-01T00:00:00Z", alarm: "x" })])).not.toContain("acknowledge");
   expect(applicable([worker({ restart_asked_at: "2026-01-01T00:00:00Z" })])).not.toContain("restart");
   expect(applicable([worker({ presence: "gone" })])).not.toContain("revoke");
+  expect(applicable([worker({ release: { serial: 0, phase: "", detail: "", is_installed: true } })])).toContain("update");
 });
 
 test("the token is never an argument of the join command", () => {

@@ -7,7 +7,7 @@ import type { ActionResult, BulkResult, Worker } from "../types";
 import { words } from "../words";
 import { Dialog, type DialogField } from "./Dialog";
 
-const ACTIONS = ["pause", "serve", "drain", "restart", "rotate", "acknowledge", "suspend", "unsuspend", "revoke", "remove"] as const;
+const ACTIONS = ["pause", "serve", "drain", "restart", "update", "rotate", "acknowledge", "suspend", "unsuspend", "revoke", "remove"] as const;
 export type Action = (typeof ACTIONS)[number];
 
 const WITH_REASON: readonly Action[] = ["pause", "serve", "drain", "restart", "suspend"];
@@ -23,6 +23,7 @@ export function applicable(workers: readonly Worker[]): Action[] {
     serve: (worker) => worker.intent !== "serve",
     drain: (worker) => worker.intent !== "drain",
     restart: (worker) => worker.presence !== "gone" && worker.restart_asked_at === null,
+    update: (worker) => worker.presence !== "gone" && worker.release !== null,
     rotate: (worker) => worker.presence !== "gone",
     acknowledge: (worker) => worker.alarm !== "" && worker.suspended_at === null,
     suspend: (worker) => worker.suspended_at === null,

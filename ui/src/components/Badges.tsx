@@ -16,7 +16,16 @@ const STATES: Record<JobState, string> = {
 };
 
 type Phase = keyof Words["phase"];
-const PHASES: Record<Phase, string> = { ready: "success", preparing: "running", waiting: "queued", failed: "failed", missing: "up_for_retry" };
+const PHASES: Record<Phase, string> = {
+  ready: "success",
+  running: "success",
+  trying: "running",
+  preparing: "running",
+  waiting: "queued",
+  failed: "failed",
+  refused: "up_for_retry",
+  missing: "up_for_retry",
+};
 
 export function PresenceBadge({ presence }: { presence: Presence }) {
   return (
@@ -26,11 +35,15 @@ export function PresenceBadge({ presence }: { presence: Presence }) {
   );
 }
 
-/** How far a worker is with a runtime. Phases that this version of the dashboard does not know are shown as they are. */
+/** How far a worker is with a runtime or a release. Phases that this version of the dashboard does not know are shown as they are. */
 export function PhaseBadge({ phase, count }: { phase: string; count?: number }) {
-  const { phase: phases, phaseCount } = words();
-  const name = isPhase(phase) ? phases[phase] : phase;
+  const { phaseCount } = words();
+  const name = phaseName(phase);
   return <Badge colorPalette={isPhase(phase) ? PHASES[phase] : "removed"}>{count === undefined ? name : phaseCount(count, name)}</Badge>;
+}
+
+export function phaseName(phase: string): string {
+  return isPhase(phase) ? words().phase[phase] : phase;
 }
 
 function isPhase(phase: string): phase is Phase {

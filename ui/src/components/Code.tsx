@@ -28,6 +28,10 @@ export function PublishCommand({ bundle }: { bundle: string }) {
   return <Code>{`airflow remote publish ${shellWord(bundle)}`}</Code>;
 }
 
+export function AddReleaseCommand() {
+  return <Code>{"airflow remote releases add"}</Code>;
+}
+
 export function BuildCommand({ runtime }: { runtime: string }) {
   return <Code>{`airflow remote runtimes build ${shellWord(runtime)}`}</Code>;
 }

@@ -1,10 +1,10 @@
-/** Actions on a runtime's rollout: widen it, roll back, halt, resume. A dialog asks for confirmation first. */
+/** Actions on the rollout of a runtime, or of the worker's releases: widen it, roll back, halt, resume. A dialog asks for confirmation first. */
 
 import { Button, HStack } from "@chakra-ui/react";
 import { useState } from "react";
-import { act, path, Problem } from "../api";
+import { act, Problem } from "../api";
 import { labelsIn, pairs, relative } from "../format";
-import type { Runtime, RuntimeDetails, RuntimeEdition } from "../types";
+import type { Runtime } from "../types";
 import { useNow } from "../useNow";
 import { words } from "../words";
 import { Dialog, type DialogField } from "./Dialog";
@@ -12,15 +12,28 @@ import { Dialog, type DialogField } from "./Dialog";
 const ACTIONS = ["roll", "rollBack", "halt", "resume"] as const;
 export type RolloutAction = (typeof ACTIONS)[number];
 
+type About = Pick<Runtime, "serial" | "previous" | "built" | "percent" | "labels" | "halted">;
+interface Published {
+  serial: number;
+  published_at: string;
+}
+
+/** What is rolled out. */
+export interface Rolled {
+  about: About;
+  /** The newest serial first. */
+  editions: readonly Published[];
+}
+
 type Texts = Record<"percent" | "labels" | "serial" | "reason", string>;
 
-/** Return the actions that the API would not refuse. */
-export function possible(details: RuntimeDetails): RolloutAction[] {
+/** Return the actions that the API would not refuse. *canGoBack*: there is something before the first serial. */
+export function possible(details: Rolled, canGoBack = false): RolloutAction[] {
   const { about } = details;
   const isPossible: Record<RolloutAction, boolean> = {
     roll: about.built > 0 && !(about.halted && about.serial === about.built),
     rollBack: earlier(details).length > 0,
-    halt: about.previous > 0 && !about.halted,
+    halt: about.serial > 0 && (about.previous > 0 || canGoBack) && !about.halted,
     resume: about.halted !== "",
   };
   return ACTIONS.filter((action) => isPossible[action]);
@@ -46,7 +59,17 @@ export function requestOf(action: RolloutAction, texts: Texts): { verb: string; 
   }
 }
 
-export function Rollout({ details, onDone }: { details: RuntimeDetails; onDone: () => void }) {
+interface RolloutProps {
+  details: Rolled;
+  /** For the title of the dialog. */
+  name: string;
+  /** The path of its routes. */
+  at: string;
+  canGoBack?: boolean;
+  onDone: () => void;
+}
+
+export function Rollout({ details, name, at, canGoBack = false, onDone }: RolloutProps) {
   const [pending, setPending] = useState<RolloutAction>();
   const now = useNow();
   const { actions, confirm } = words();
@@ -54,13 +77,13 @@ export function Rollout({ details, onDone }: { details: RuntimeDetails; onDone: 
 
   async function apply(action: RolloutAction, texts: Texts): Promise<void> {
     const { verb, body } = requestOf(action, texts);
-    await act<Runtime>("POST", path("runtimes", about.name, verb), body);
+    await act<unknown>("POST", `${at}/${verb}`, body);
     onDone();
   }
 
   return (
     <HStack gap="2" wrap="wrap">
-      {possible(details).map((action) => (
+      {possible(details, canGoBack).map((action) => (
         <Button key={action} onClick={() => setPending(action)} size="xs" variant="outline">
           {actions[action]}
         </Button>
@@ -71,14 +94,14 @@ export function Rollout({ details, onDone }: { details: RuntimeDetails; onDone: 
           fields={fieldsOf(pending, details, now)}
           onClose={() => setPending(undefined)}
           onConfirm={(texts) => apply(pending, texts)}
-          title={confirm(actions[pending], [about.name])}
+          title={confirm(actions[pending], [name])}
         />
       ) : null}
     </HStack>
   );
 }
 
-function explain(action: RolloutAction, { serial, built }: Runtime): string {
+function explain(action: RolloutAction, { serial, built }: About): string {
   const { explanations } = words();
   switch (action) {
     case "roll":
@@ -92,7 +115,7 @@ function explain(action: RolloutAction, { serial, built }: Runtime): string {
   }
 }
 
-function fieldsOf(action: RolloutAction, details: RuntimeDetails, now: number): DialogField<keyof Texts>[] {
+function fieldsOf(action: RolloutAction, details: Rolled, now: number): DialogField<keyof Texts>[] {
   const { prompts, publishedSerial } = words();
   const { about } = details;
   switch (action) {
@@ -118,6 +141,6 @@ function fieldsOf(action: RolloutAction, details: RuntimeDetails, now: number): 
 }
 
 /** Return one edition of each serial before the rolled one, the newest first. */
-function earlier({ about, editions }: RuntimeDetails): RuntimeEdition[] {
+function earlier({ about, editions }: Rolled): Published[] {
   return editions.filter((one, at) => one.serial < about.serial && editions.findIndex(({ serial }) => serial === one.serial) === at);
 }

@@ -31,7 +31,7 @@ export function RuntimePage({ name, me }: { name: string; me: Me | undefined }) 
           {words().actions.allRuntimes}
         </Button>
         <Heading size="md">{name}</Heading>
-        {details && me?.may_manage ? <Rollout details={details} onDone={found.refresh} /> : null}
+        {details && me?.may_manage ? <Rollout at={path("runtimes", name)} details={details} name={name} onDone={found.refresh} /> : null}
       </HStack>
       <ErrorNotice problem={found.problem} />
       {details ? <Details details={details} go={address.go} /> : found.problem ? null : <Loading />}
@@ -96,7 +96,7 @@ function Requirements({ text }: { text: string }) {
   );
 }
 
-function LastChange({ about, by }: { about: Runtime; by: string }) {
+export function LastChange({ about, by }: { about: Pick<Runtime, "updated_at">; by: string }) {
   return (
     <Text>
       <RelativeTime time={about.updated_at} />
@@ -118,7 +118,7 @@ function editionColumns(about: Runtime): Column<RuntimeEdition>[] {
   ];
 }
 
-function EditionSerial({ serial, about }: { serial: number; about: Runtime }) {
+export function EditionSerial({ serial, about }: { serial: number; about: Pick<Runtime, "serial" | "previous"> }) {
   const { notes } = words();
   return (
     <HStack gap="2">
@@ -129,18 +129,19 @@ function EditionSerial({ serial, about }: { serial: number; about: Runtime }) {
   );
 }
 
+/** The name of a worker, which opens its page. */
+export function WorkerName({ worker, go }: { worker: string; go: Address["go"] }) {
+  return (
+    <Button onClick={() => go({ tab: "fleet", worker })} px="0" size="xs" variant="plain">
+      {worker}
+    </Button>
+  );
+}
+
 function workerColumns(go: Address["go"]): Column<RuntimeWorker>[] {
   const { fields, runtimeOf } = words();
   return [
-    {
-      name: "worker",
-      title: fields.worker,
-      cell: ({ worker }) => (
-        <Button onClick={() => go({ tab: "fleet", worker })} px="0" size="xs" variant="plain">
-          {worker}
-        </Button>
-      ),
-    },
+    { name: "worker", title: fields.worker, cell: ({ worker }) => <WorkerName go={go} worker={worker} /> },
     { name: "platform", title: fields.platform, from: "md", cell: ({ platform }) => platform },
     { name: "serial", title: fields.serial, cell: ({ serial }) => serial ?? "–" },
     { name: "phase", title: fields.phase, cell: ({ phase }) => <PhaseBadge phase={phase} /> },

@@ -55,12 +55,12 @@ function columnsOf(set: Address["set"]): Column<Runtime>[] {
 }
 
 /** Return which workers are to have the rolled serial; empty: nothing is rolled out. */
-export function shareOf({ serial, percent, labels }: Runtime): string {
+export function shareOf({ serial, percent, labels }: Pick<Runtime, "serial" | "percent" | "labels">): string {
   return serial ? words().share(percent, pairs(labels)) : "";
 }
 
 /** The newest serial, marked while it is not rolled out. */
-export function NewestSerial({ runtime: { serial, built } }: { runtime: Runtime }) {
+export function NewestSerial({ runtime: { serial, built } }: { runtime: Pick<Runtime, "serial" | "built"> }) {
   return (
     <HStack gap="2">
       <Text as="span">{built || ""}</Text>

@@ -5,7 +5,7 @@ import type { ReactNode } from "react";
 import { path, read } from "../api";
 import { AccessTable, AuditTable } from "../components/AuditTables";
 import { Actions } from "../components/Actions";
-import { PresenceBadge } from "../components/Badges";
+import { phaseName, PresenceBadge } from "../components/Badges";
 import { Facts, type Fact } from "../components/Facts";
 import { HeldRuntimes } from "../components/HeldRuntimes";
 import { HistoryChart, useHistory } from "../components/HistoryChart";
@@ -19,7 +19,7 @@ import { Tags } from "../components/Tags";
 import { RelativeTime } from "../components/Time";
 import { WorkerLog } from "../components/WorkerLog";
 import { pairs, size } from "../format";
-import type { Access, AuditEntry, Job, Listed, Me, Worker } from "../types";
+import type { Access, AuditEntry, HeldRelease, Job, Listed, Me, Worker } from "../types";
 import { useAddress } from "../useAddress";
 import { useLive } from "../useLive";
 import { words } from "../words";
@@ -135,12 +135,20 @@ function WorkerFacts({ worker }: { worker: Worker }) {
     { label: fields.host, value: reported["hostname"] },
     { label: fields.system, value: [reported["os"], reported["arch"], reported["python"]].filter(Boolean).join(", ") },
     { label: fields.version, value: reported["version"] },
+    { label: fields.release, value: worker.release ? <ReleaseFact release={worker.release} /> : null },
     { label: fields.runtime, value: words().runtimeOf(worker.runtime) },
     { label: fields.joined, value: <RelativeTime time={worker.created_at} /> },
     { label: fields.credential, value: worker.credential_expires_at ? <RelativeTime time={worker.credential_expires_at} /> : null },
     { label: fields.certificate, value: worker.certificate },
   ];
   return <Facts facts={facts} />;
+}
+
+/** The release from central that it is to run, and how far it is. */
+function ReleaseFact({ release: { serial, phase, detail, is_installed } }: { release: HeldRelease }) {
+  const { notes, releaseOf } = words();
+  const texts = [...(serial ? [releaseOf(serial, phaseName(phase))] : []), ...(is_installed ? [notes.installed] : []), ...(detail ? [detail] : [])];
+  return <Text color={phase === "failed" ? ERROR_TEXT : undefined}>{texts.join("; ")}</Text>;
 }
 
 /** What its machine uses. The worker reports it every few seconds while it has jobs. */

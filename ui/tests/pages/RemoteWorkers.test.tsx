@@ -24,7 +24,7 @@ async function open(tab: string): Promise<void> {
 
 test("a manager has all tabs, and the fleet is the first", async () => {
   await show(<RemoteWorkers />);
-  expect(screen.getAllByRole("tab").map((tab) => tab.textContent)).toEqual(["Fleet", "Queues", "Jobs", "Bundles", "Runtimes", "Enrolment", "Audit"]);
+  expect(screen.getAllByRole("tab").map((tab) => tab.textContent)).toEqual(["Fleet", "Queues", "Jobs", "Bundles", "Runtimes", "Releases", "Enrolment", "Audit"]);
   expect(selectedTab()).toBe("Fleet");
   expect(screen.getByRole("button", { name: "oven-1" })).toBeDefined();
 });
@@ -32,7 +32,7 @@ test("a manager has all tabs, and the fleet is the first", async () => {
 test("a viewer has no tabs for managers, even by their address", async () => {
   fakeApi().on("GET", "me", VIEWER);
   await show(<RemoteWorkers />, "?tab=audit");
-  expect(screen.getAllByRole("tab").map((tab) => tab.textContent)).toEqual(["Fleet", "Queues", "Jobs", "Bundles", "Runtimes"]);
+  expect(screen.getAllByRole("tab").map((tab) => tab.textContent)).toEqual(["Fleet", "Queues", "Jobs", "Bundles", "Runtimes", "Releases"]);
   expect(selectedTab()).toBe("Fleet");
   expect(fakeApi().to("GET", "audit")).toEqual([]);
 });
@@ -40,7 +40,7 @@ test("a viewer has no tabs for managers, even by their address", async () => {
 test("while it is unknown who the user is, no managers' tab is shown", async () => {
   fakeApi().refuse("GET", "me", 503, "busy");
   await show(<RemoteWorkers />);
-  expect(screen.getAllByRole("tab")).toHaveLength(5);
+  expect(screen.getAllByRole("tab")).toHaveLength(6);
 });
 
 test.each([
@@ -48,6 +48,7 @@ test.each([
   ["Jobs", "jobs", "No job matches."],
   ["Bundles", "bundles", "airflow remote publish NAME"],
   ["Runtimes", "runtimes", "airflow remote runtimes build default"],
+  ["Releases", "releases", "airflow remote releases add"],
   ["Enrolment", "tokens", "There is no enrolment token."],
   ["Audit", "audit", "No matching audit entries."],
 ])("the tab %s is in the address and shows its list", async (name, tab, text) => {

@@ -2,7 +2,7 @@ import { screen, within } from "@testing-library/react";
 import { expect, test, vi } from "vitest";
 import { RuntimePage } from "../../src/pages/RuntimePage";
 import type { Runtime, RuntimeDetails } from "../../src/types";
-import { address, click, choose, dialog, facts, fakeApi, fill, hasButton, installPageFakes, pass, show } from "../support/page";
+import { address, click, choose, dialog, facts, fakeApi, fill, hasButton, installPageFakes, pass, rowsOf, show } from "../support/page";
 import { makeRuntime, makeRuntimeDetails, makeRuntimeEdition, makeRuntimeWorker, MANAGER, TREES, VIEWER } from "../support/samples";
 
 installPageFakes();
@@ -19,12 +19,6 @@ async function open(changes: Partial<RuntimeDetails> = {}, me = VIEWER): Promise
 async function manage(about: Partial<Runtime> = {}, changes: Partial<RuntimeDetails> = {}): Promise<void> {
   for (const verb of ["roll", "halt", "resume"]) fakeApi().on("POST", `runtimes/default/${verb}`, makeRuntime(about));
   await open({ about: makeRuntime(about), ...changes }, MANAGER);
-}
-
-/** Return the texts of the rows of one table. */
-function rowsOf(label: string): string[][] {
-  const table = screen.getByRole("table", { name: label });
-  return [...table.querySelectorAll("tbody tr")].map((row) => [...row.querySelectorAll("td")].map((cell) => cell.textContent));
 }
 
 function actions(): string[] {

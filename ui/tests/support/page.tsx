@@ -108,6 +108,12 @@ export function rows(): string[][] {
   return [...document.querySelectorAll("tbody tr[data-row]")].map((row) => [...row.querySelectorAll("td")].map((cell) => cell.textContent));
 }
 
+/** Return the texts of the rows of one table. */
+export function rowsOf(label: string): string[][] {
+  const table = screen.getByRole("table", { name: label });
+  return [...table.querySelectorAll("tbody tr")].map((row) => [...row.querySelectorAll("td")].map((cell) => cell.textContent));
+}
+
 /** Return the facts by their labels. */
 export function facts(): Record<string, string> {
   return Object.fromEntries([...document.querySelectorAll("dt")].map((label) => [label.textContent, label.nextElementSibling?.textContent ?? ""]));

@@ -36,6 +36,7 @@ export function makeWorker(changes: Partial<Worker> = {}): Worker {
     unfit: "",
     runtime: {},
     runtimes: [],
+    release: null,
     clock_off_s: null,
     facts: { version: "1.2.0", hostname: "kiel-7", os: "Linux", arch: "x86_64", python: "3.12" },
     usage: null,

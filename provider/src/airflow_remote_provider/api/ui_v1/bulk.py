@@ -16,7 +16,7 @@ from airflow_remote_provider.api.ui_v1.problems import Problem, problem
 from airflow_remote_provider.api.ui_v1.request_types import Reason, RequestBody
 from airflow_remote_provider.api.ui_v1.routes import Routes
 from airflow_remote_provider.api.ui_v1.workers import team_of
-from airflow_remote_provider.ledger import restarts, rotation, suspension, workers
+from airflow_remote_provider.ledger import releases, restarts, rotation, suspension, workers
 from airflow_remote_provider.ledger.errors import LedgerError
 
 router = Routes("workers")
@@ -27,7 +27,9 @@ Name = Annotated[str, StringConstraints(min_length=1, max_length=100, pattern=r"
 
 
 class BulkRequest(RequestBody):
-    action: Literal["serve", "pause", "drain", "rotate", "restart", "suspend", "unsuspend", "acknowledge", "revoke", "remove"]
+    action: Literal[
+        "serve", "pause", "drain", "rotate", "restart", "update", "suspend", "unsuspend", "acknowledge", "revoke", "remove"
+    ]
     names: Annotated[list[Name], Field(min_length=1, max_length=MOST_WORKERS)]
     reason: Reason = ""
     """For serve, pause, drain, restart and suspend."""
@@ -75,6 +77,7 @@ def _verb(body: BulkRequest) -> Callable[..., None]:
     verbs: dict[str, Callable[..., None]] = {
         "rotate": rotation.request_rotation,
         "restart": partial(restarts.request_restart, reason=body.reason),
+        "update": releases.request_update,
         "suspend": partial(suspension.suspend, reason=body.reason),
         "unsuspend": suspension.unsuspend,
         "acknowledge": workers.acknowledge,

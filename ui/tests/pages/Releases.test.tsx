@@ -1,0 +1,114 @@
+import { screen } from "@testing-library/react";
+import { expect, test } from "vitest";
+import { Releases } from "../../src/pages/Releases";
+import type { Releases as About, ReleasesDetails, ReleaseWorker } from "../../src/types";
+import { address, click, dialog, facts, fakeApi, fill, hasButton, installPageFakes, rowsOf, show } from "../support/page";
+import { MANAGER, TREES, VIEWER } from "../support/samples";
+
+installPageFakes();
+
+function makeAbout(changes: Partial<About> = {}): About {
+  return {
+    serial: 2,
+    version: "0.3.0",
+    previous: 1,
+    built: 2,
+    percent: 100,
+    labels: {},
+    halted: "",
+    trouble: "",
+    workers: 3,
+    running: 3,
+    trying: 0,
+    preparing: 0,
+    failed: 0,
+    refused: 0,
+    updated_at: "2026-01-01T11:00:00Z",
+    updated_by: "ann",
+    ...changes,
+  };
+}
+
+function makeReleaseWorker(changes: Partial<ReleaseWorker> = {}): ReleaseWorker {
+  const known = { worker: "oven-1", platform: "cp311-linux-gnu-x86_64", serial: 2, version: "0.3.0", runs: "0.3.0", is_installed: false };
+  return { ...known, phase: "running", detail: "", ...changes };
+}
+
+async function open(about: Partial<About> = {}, changes: Partial<ReleasesDetails> = {}, me = VIEWER): Promise<void> {
+  const edition = { platform: "cp311-linux-gnu-x86_64", files: 447, bytes: 6_800_000, published_at: "2026-01-01T11:00:00Z" };
+  const editions = [
+    { ...edition, serial: 2, version: "0.3.0", tree: TREES[0], running: 3 },
+    { ...edition, serial: 1, version: "0.2.0", tree: TREES[1], running: 0 },
+  ];
+  fakeApi().on("GET", "releases", { about: makeAbout(about), editions, workers: [makeReleaseWorker()], ...changes });
+  await show(<Releases me={me} />, "?tab=releases");
+}
+
+function actions(): string[] {
+  return ["Roll out", "Roll back", "Halt", "Resume"].filter(hasButton);
+}
+
+test("without a release, the command that adds one is shown", async () => {
+  fakeApi().refuse("GET", "releases", 404, "central has no release of the worker");
+  await show(<Releases me={MANAGER} />, "?tab=releases");
+  expect(screen.getByText("airflow remote releases add")).toBeDefined();
+  expect(screen.queryByRole("alert")).toBeNull();
+});
+
+test("another problem is shown as it is", async () => {
+  fakeApi().refuse("GET", "releases", 503, "the database does not answer");
+  await show(<Releases me={MANAGER} />, "?tab=releases");
+  expect(screen.getByText("the database does not answer")).toBeDefined();
+});
+
+test("the facts name the rollout, its version and how far it is", async () => {
+  await open({ percent: 10, labels: { site: "kiel" }, running: 1, failed: 1, refused: 1, halted: "worker oven-2: it can't be imported", built: 3 });
+  expect(facts()).toEqual({
+    "Rolled out": "serial 2: 10 % of the workers with site=kiel",
+    Version: "0.3.0",
+    Halted: "worker oven-2: it can't be imported",
+    "Previous serial": "1",
+    "Newest serial": "3not rolled out",
+    Workers: "1 running1 failed1 refused",
+    "Last change": "1 hour ago (ann)",
+  });
+});
+
+test("each release is a row for each platform, and each worker opens its page", async () => {
+  await open(
+    {},
+    {
+      workers: [
+        makeReleaseWorker({ worker: "pi-1", phase: "failed", runs: "0.1.0", is_installed: true, detail: "its self-test ended with 1" }),
+        makeReleaseWorker({ worker: "pi-2", phase: "trying" }),
+        makeReleaseWorker({ worker: "pi-3", serial: 0, version: "", phase: "", runs: "0.1.0", is_installed: true }),
+      ],
+    },
+  );
+  expect(rowsOf("Editions").map((row) => row.slice(0, 3))).toEqual([
+    ["2rolled out", "0.3.0", "cp311-linux-gnu-x86_64"],
+    ["1previous", "0.2.0", "cp311-linux-gnu-x86_64"],
+  ]);
+  expect(rowsOf("Workers that take releases from central")).toEqual([
+    ["pi-1", "cp311-linux-gnu-x86_64", "0.1.0, installed by its site", "2 (0.3.0)", "failed", "its self-test ended with 1"],
+    ["pi-2", "cp311-linux-gnu-x86_64", "0.3.0", "2 (0.3.0)", "on trial", ""],
+    ["pi-3", "cp311-linux-gnu-x86_64", "0.1.0, installed by its site", "–", "", ""],
+  ]);
+  await click("pi-2");
+  expect(address()).toEqual({ tab: "fleet", worker: "pi-2" });
+});
+
+test("a manager can halt the first release too, because workers go back to the installed one", async () => {
+  fakeApi().on("POST", "releases/halt", makeAbout());
+  await open({ serial: 1, built: 1, previous: 0 }, {}, MANAGER);
+  expect(actions()).toEqual(["Roll out", "Halt"]);
+  await click("Halt");
+  await fill("Reason (shown to users and in the audit)", "slow");
+  await click("Halt: Releases of the worker", dialog());
+  expect(fakeApi().changes()).toEqual([{ method: "POST", path: "releases/halt", body: { reason: "slow" } }]);
+});
+
+test("a viewer has no actions", async () => {
+  await open({ halted: "by ann" });
+  expect(actions()).toEqual([]);
+});
