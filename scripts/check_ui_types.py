@@ -45,6 +45,8 @@ ANSWERS = {
     "Listed<Runtime>": "GET /runtimes",
     "RuntimeDetails": "GET /runtimes/{runtime}",
     "Runtime": "POST /runtimes/{runtime}/roll",
+    "ReleasesDetails": "GET /releases",
+    "ReleasesSummary": "POST /releases/roll",
     "Listed<AuditEntry>": "GET /audit",
     "Listed<Access>": "GET /accesses",
     "Listed<Token>": "GET /enrolment-tokens",

@@ -341,7 +341,7 @@ export interface RuntimeDetails {
 }
 
 /** Which release of the worker's software is rolled out, and how far. */
-export interface Releases {
+export interface ReleasesSummary {
   /** The serial that is rolled out; 0: none yet. */
   serial: number;
   version: string;
@@ -392,7 +392,7 @@ export interface ReleaseWorker {
 }
 
 export interface ReleasesDetails {
-  about: Releases;
+  about: ReleasesSummary;
   /** The newest serial first. */
   editions: ReleaseEdition[];
   /** Those that do not run what they are to run come first; not all of a large fleet. */

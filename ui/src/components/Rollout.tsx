@@ -2,7 +2,7 @@
 
 import { Button, HStack } from "@chakra-ui/react";
 import { useState } from "react";
-import { act, Problem } from "../api";
+import { Problem } from "../api";
 import { labelsIn, pairs, relative } from "../format";
 import type { Runtime } from "../types";
 import { useNow } from "../useNow";
@@ -63,13 +63,13 @@ interface RolloutProps {
   details: Rolled;
   /** For the title of the dialog. */
   name: string;
-  /** The path of its routes. */
-  at: string;
+  /** Ask the API to roll, halt or resume. */
+  send: (verb: string, body?: object) => Promise<unknown>;
   canGoBack?: boolean;
   onDone: () => void;
 }
 
-export function Rollout({ details, name, at, canGoBack = false, onDone }: RolloutProps) {
+export function Rollout({ details, name, send, canGoBack = false, onDone }: RolloutProps) {
   const [pending, setPending] = useState<RolloutAction>();
   const now = useNow();
   const { actions, confirm } = words();
@@ -77,7 +77,7 @@ export function Rollout({ details, name, at, canGoBack = false, onDone }: Rollou
 
   async function apply(action: RolloutAction, texts: Texts): Promise<void> {
     const { verb, body } = requestOf(action, texts);
-    await act<unknown>("POST", `${at}/${verb}`, body);
+    await send(verb, body);
     onDone();
   }
 

@@ -1,7 +1,7 @@
 /** Releases of the worker's own software: the rollout, what was added, and what each worker runs. */
 
 import { Heading, HStack, Text, VStack } from "@chakra-ui/react";
-import { read } from "../api";
+import { act, read } from "../api";
 import { PhaseBadge } from "../components/Badges";
 import { AddReleaseCommand, TreeName } from "../components/Code";
 import { Facts, type Fact } from "../components/Facts";
@@ -11,7 +11,7 @@ import { Rollout } from "../components/Rollout";
 import { Section } from "../components/Section";
 import { RelativeTime } from "../components/Time";
 import { ERROR_TEXT } from "../colors";
-import type { Me, ReleaseEdition, Releases as About, ReleasesDetails, ReleaseWorker } from "../types";
+import type { Me, ReleaseEdition, ReleasesDetails, ReleasesSummary, ReleaseWorker } from "../types";
 import { useAddress, type Address } from "../useAddress";
 import { useLive } from "../useLive";
 import { words } from "../words";
@@ -34,12 +34,16 @@ export function Releases({ me }: { me: Me | undefined }) {
     <VStack align="stretch" gap="4">
       <HStack>
         <Heading size="md">{words().releases}</Heading>
-        {details && me?.may_manage ? <Rollout at="releases" canGoBack details={details} name={words().releases} onDone={found.refresh} /> : null}
+        {details && me?.may_manage ? <Rollout canGoBack details={details} name={words().releases} onDone={found.refresh} send={send} /> : null}
       </HStack>
       <ErrorNotice problem={found.problem} />
       {details ? <Details details={details} go={address.go} /> : found.problem ? null : <Loading />}
     </VStack>
   );
+}
+
+function send(verb: string, body?: object): Promise<unknown> {
+  return act<ReleasesSummary>("POST", `releases/${verb}`, body);
 }
 
 function Details({ details: { about, editions, workers }, go }: { details: ReleasesDetails; go: Address["go"] }) {
@@ -64,7 +68,7 @@ function Details({ details: { about, editions, workers }, go }: { details: Relea
   );
 }
 
-function RolloutFacts({ about }: { about: About }) {
+function RolloutFacts({ about }: { about: ReleasesSummary }) {
   const { fields, serialTo, setBy } = words();
   const facts: Fact[] = [
     { label: fields.rolledOut, value: serialTo(about.serial, shareOf(about)) },
@@ -80,7 +84,7 @@ function RolloutFacts({ about }: { about: About }) {
 }
 
 /** How many workers are in each phase. */
-function WorkersByPhase({ about }: { about: About }) {
+function WorkersByPhase({ about }: { about: ReleasesSummary }) {
   const phases = (["running", "trying", "preparing", "failed", "refused"] as const).filter((phase) => about[phase] > 0);
   if (!phases.length) return words().workersOf(about.workers);
   return (
@@ -92,7 +96,7 @@ function WorkersByPhase({ about }: { about: About }) {
   );
 }
 
-function editionColumns(about: About): Column<ReleaseEdition>[] {
+function editionColumns(about: ReleasesSummary): Column<ReleaseEdition>[] {
   const { fields, workersOf } = words();
   return [
     { name: "serial", title: fields.serial, cell: (edition) => <EditionSerial about={about} serial={edition.serial} /> },

@@ -1,7 +1,7 @@
 /** One runtime: its rollout, what is built of it, and what each worker has of it. */
 
 import { Badge, Box, Button, Heading, HStack, Text, VStack } from "@chakra-ui/react";
-import { path, read } from "../api";
+import { act, path, read } from "../api";
 import { PhaseBadge } from "../components/Badges";
 import { BuildCommand, TreeName } from "../components/Code";
 import { Facts, type Fact } from "../components/Facts";
@@ -24,6 +24,7 @@ export function RuntimePage({ name, me }: { name: string; me: Me | undefined }) 
   const address = useAddress();
   const found = useLive(`runtime ${name}`, (signal) => read<RuntimeDetails>(path("runtimes", name), {}, signal), { subjects: ["runtimes", "workers"] });
   const details = found.value;
+  const send = (verb: string, body?: object) => act<Runtime>("POST", path("runtimes", name, verb), body);
   return (
     <VStack align="stretch" gap="4">
       <HStack>
@@ -31,7 +32,7 @@ export function RuntimePage({ name, me }: { name: string; me: Me | undefined }) 
           {words().actions.allRuntimes}
         </Button>
         <Heading size="md">{name}</Heading>
-        {details && me?.may_manage ? <Rollout at={path("runtimes", name)} details={details} name={name} onDone={found.refresh} /> : null}
+        {details && me?.may_manage ? <Rollout details={details} name={name} onDone={found.refresh} send={send} /> : null}
       </HStack>
       <ErrorNotice problem={found.problem} />
       {details ? <Details details={details} go={address.go} /> : found.problem ? null : <Loading />}

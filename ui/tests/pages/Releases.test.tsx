@@ -1,13 +1,13 @@
 import { screen } from "@testing-library/react";
 import { expect, test } from "vitest";
 import { Releases } from "../../src/pages/Releases";
-import type { Releases as About, ReleasesDetails, ReleaseWorker } from "../../src/types";
+import type { ReleasesDetails, ReleasesSummary, ReleaseWorker } from "../../src/types";
 import { address, click, dialog, facts, fakeApi, fill, hasButton, installPageFakes, rowsOf, show } from "../support/page";
 import { MANAGER, TREES, VIEWER } from "../support/samples";
 
 installPageFakes();
 
-function makeAbout(changes: Partial<About> = {}): About {
+function makeAbout(changes: Partial<ReleasesSummary> = {}): ReleasesSummary {
   return {
     serial: 2,
     version: "0.3.0",
@@ -34,7 +34,7 @@ function makeReleaseWorker(changes: Partial<ReleaseWorker> = {}): ReleaseWorker 
   return { ...known, phase: "running", detail: "", ...changes };
 }
 
-async function open(about: Partial<About> = {}, changes: Partial<ReleasesDetails> = {}, me = VIEWER): Promise<void> {
+async function open(about: Partial<ReleasesSummary> = {}, changes: Partial<ReleasesDetails> = {}, me = VIEWER): Promise<void> {
   const edition = { platform: "cp311-linux-gnu-x86_64", files: 447, bytes: 6_800_000, published_at: "2026-01-01T11:00:00Z" };
   const editions = [
     { ...edition, serial: 2, version: "0.3.0", tree: TREES[0], running: 3 },
