@@ -17,6 +17,7 @@ from airflow_remote_protocol.messages import JobKind, RuntimePhase, RuntimeRef
 from airflow_remote_protocol.states import JobState
 from airflow_remote_worker import daemon as daemon_module
 from airflow_remote_worker.code import bundles, interpreter
+from airflow_remote_worker.code.trust import Trust
 from airflow_remote_worker.config import Config, RuntimeConfig
 from airflow_remote_worker.jobs import launcher
 from airflow_remote_worker.jobs import runtimes as runtimes_module
@@ -335,10 +336,10 @@ def test_a_runtime_for_another_python_is_refused_with_the_reason(central: FakeCe
 def test_a_runtime_that_the_site_does_not_accept_is_not_fetched(
     central: FakeCentral, bare: RunningWorker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def refuse(tree: str, kind: str, serial: int) -> str:
+    async def refuse(self: Trust, tree: str, kind: str, serial: int) -> str:
         return f"the {kind} {serial} has no signature" if tree == ref.tree.digest else ""
 
-    monkeypatch.setattr(daemon_module, "accept_all", refuse)
+    monkeypatch.setattr(Trust, "check", refuse)
     ref = roll(central)
     bare.start()
     eventually(lambda: held(central).get(ref.tree.digest) is RuntimePhase.FAILED)
