@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Protocol
 
 from airflow_remote_protocol.platforms import Platform
+from airflow_remote_protocol.trees import Tree
 from packaging.version import InvalidVersion, Version
 from sqlalchemy.orm import Session
 
@@ -19,7 +20,7 @@ from airflow_remote_provider import __version__, compat
 from airflow_remote_provider.ledger.runtimes import Built
 from airflow_remote_provider.ledger.trees import RELEASE
 from airflow_remote_provider.packing.runtimes.errors import CannotBuild
-from airflow_remote_provider.packing.runtimes.making import Made, Maker, Report
+from airflow_remote_provider.packing.runtimes.making import Made, Maker, Report, scan_made, unpack
 from airflow_remote_provider.packing.runtimes.parts import write_about
 from airflow_remote_provider.packing.runtimes.resolve import Wanted
 from airflow_remote_provider.packing.runtimes.targets import own_platform, parse
@@ -101,8 +102,9 @@ class ReleaseBuilder:
             CannotBuild: *wheels* is no directory.
         """
         self._add_release = add
-        environ = environ if wheels is None else with_wheels(environ, wheels)
-        self._maker = Maker(store, RELEASE, limits, who=who, report=report, environ=environ, in_transaction=in_transaction)
+        self._environ = environ if wheels is None else with_wheels(environ, wheels)
+        self._report = report
+        self._maker = Maker(store, RELEASE, limits, who=who, report=report, in_transaction=in_transaction)
 
     def build(self, order: Order) -> Report:
         """Make a release, and publish it as a new serial. Raises: as :meth:`.Maker.build`."""
@@ -110,22 +112,40 @@ class ReleaseBuilder:
 
     def _make(self, version: str, platform: Platform, work: Path) -> tuple[Made, ScanState]:
         began = self._maker.monotonic()
-        wanted = Wanted(
-            platform=platform,
-            requirements=[f"{WORKER}=={version}"],
-            own=(),
-            constraints=[f"{PROTOCOL}>=0.dev0"],  # uv takes a pre-release only where a requirement names one
-            excluded=(),
-            without_wheel="put its wheel into a directory, and name that with --wheels",
-            elsewhere="name a directory that has its wheel (--wheels), or the index that has it (UV_INDEX)",
-        )
-        directory = self._maker.unpack(wanted, work)
-        write_about(directory / "release.json", {"version": version, "python": platform.python})
-        tree, state = self._maker.scan(directory)
+        self._report(f"{platform}: resolving and unpacking packages")
+        tree, state = make_tree(version, platform, work, environ=self._environ, limits=self._maker.limits)
         return Made(str(platform), tree, self._maker.monotonic() - began), state
 
     def _add(self, version: str, session: Session, *, made: Sequence[Made], failed: Mapping[str, CannotBuild]) -> int | None:
         return self._add_release(session, version, [Built(one.platform, one.tree.digest) for one in made])
+
+
+def make_tree(
+    version: str,
+    platform: Platform,
+    work: Path,
+    *,
+    environ: Mapping[str, str],
+    limits: Limits,
+    constraints: Sequence[str] = (),
+) -> tuple[Tree, ScanState]:
+    """Make the tree of a release in the directory *work*, which may exist if it is empty.
+
+    Raises:
+        CannotBuild: a package can't be had for this platform, or its files can't travel.
+    """
+    wanted = Wanted(
+        platform=platform,
+        requirements=[f"{WORKER}=={version}"],
+        own=(),
+        constraints=[*constraints, f"{PROTOCOL}>=0.dev0"],  # uv takes a pre-release only where a requirement names one
+        excluded=(),
+        without_wheel="put its wheel into a directory, and name that with --wheels",
+        elsewhere="name a directory that has its wheel (--wheels), or the index that has it (UV_INDEX)",
+    )
+    directory = unpack(wanted, work, environ=environ, limits=limits)
+    write_about(directory / "release.json", {"version": version, "python": platform.python})
+    return scan_made(directory, limits)
 
 
 def with_wheels(environ: Mapping[str, str], wheels: Path) -> dict[str, str]:

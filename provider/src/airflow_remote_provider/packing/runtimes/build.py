@@ -19,7 +19,7 @@ from airflow_remote_provider.ledger.trees import RUNTIME
 from airflow_remote_provider.packing.runtimes import parts, requirements
 from airflow_remote_provider.packing.runtimes.errors import CannotBuild
 from airflow_remote_provider.packing.runtimes.following import FAILED
-from airflow_remote_provider.packing.runtimes.making import Made, Maker, Report
+from airflow_remote_provider.packing.runtimes.making import Made, Maker, Report, scan_made
 from airflow_remote_provider.packing.runtimes.resolve import Wanted
 from airflow_remote_provider.packing.runtimes.targets import own_platform, parse
 from airflow_remote_provider.packing.scan import Limits, ScanState
@@ -147,7 +147,7 @@ class Builder:
         versions = {name: version for name, version in requirements.built_with().items() if name != "provider"}
         about = {"name": order.name, "python": platform.python, "env": dict(order.recipe.env), **versions}
         parts.write_about(directory / "runtime.json", about)
-        tree, state = self._maker.scan(directory)
+        tree, state = scan_made(directory, self._maker.limits)
         others = _others(directory / "site-packages", free)
         return Made(str(platform), tree, self._maker.monotonic() - began, others), state
 

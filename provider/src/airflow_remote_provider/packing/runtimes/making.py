@@ -111,32 +111,9 @@ class Maker:
             return self._publish(made, failed, add) if made else Report(None, (), failed)
 
     def unpack(self, wanted: Wanted, work: Path) -> Path:
-        """Return the directory of a tree, with the packages in `site-packages`.
-
-        Raises:
-            CannotBuild: they can't be had, or can't travel.
-        """
+        """As :func:`unpack`."""
         self._report(f"{wanted.platform}: resolving and unpacking packages")
-        directory = work / "tree"
-        site = directory / "site-packages"
-        site.mkdir(parents=True)
-        (work / "uv").mkdir()
-        uv = Uv(work / "uv", self._environ)
-        uv.install(wanted, uv.lock(wanted), site)
-        trim(site, wanted.platform, own_platform())
-        check_names(site, self.limits)
-        return directory
-
-    def scan(self, directory: Path) -> tuple[Tree, ScanState]:
-        """Return the tree of a directory.
-
-        Raises:
-            CannotBuild: a file can't travel.
-        """
-        try:
-            return scan(directory, limits=self.limits, ignored=())
-        except (Unpublishable, Moved) as error:
-            raise CannotBuild(f"its files can't travel: {error}") from None
+        return unpack(wanted, work, environ=self._environ, limits=self.limits)
 
     def _publish(self, made: Sequence[tuple[Made, ScanState]], failed: Mapping[str, CannotBuild], add: Add) -> Report:
         for left in reversed(range(TRIES)):
@@ -152,6 +129,35 @@ class Maker:
                 if not left:
                     raise
         raise AssertionError("the last try returns or raises")
+
+
+def unpack(wanted: Wanted, work: Path, *, environ: Mapping[str, str], limits: Limits) -> Path:
+    """Return the directory of a tree, with the packages in `site-packages`.
+
+    Raises:
+        CannotBuild: they can't be had, or can't travel.
+    """
+    directory = work / "tree"
+    site = directory / "site-packages"
+    site.mkdir(parents=True)
+    (work / "uv").mkdir()
+    uv = Uv(work / "uv", environ)
+    uv.install(wanted, uv.lock(wanted), site)
+    trim(site, wanted.platform, own_platform())
+    check_names(site, limits)
+    return directory
+
+
+def scan_made(directory: Path, limits: Limits) -> tuple[Tree, ScanState]:
+    """Return the tree of a directory.
+
+    Raises:
+        CannotBuild: a file can't travel.
+    """
+    try:
+        return scan(directory, limits=limits, ignored=())
+    except (Unpublishable, Moved) as error:
+        raise CannotBuild(f"its files can't travel: {error}") from None
 
 
 def describe(made: Made) -> str:
