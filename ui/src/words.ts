@@ -184,6 +184,10 @@ const english = {
     rollBack: "The trees of the chosen serial are rolled out again to all workers, under a new serial. Running jobs continue.",
     halt: (serial: number) =>
       `Workers that have serial ${serial} ready keep it. The others are to have the previous serial until the rollout is resumed.`,
+    rollRelease: (serial: number) =>
+      `This share of the workers with these labels is to run serial ${serial}. All others are to run the last serial that was rolled out to all workers, or keep what they run if no serial was. Running jobs continue.`,
+    haltRelease: (serial: number) =>
+      `Workers that run serial ${serial} keep it. The others are to run the previous serial until the rollout is resumed, or keep what they run if no serial came before.`,
     resume: (serial: number) => `Serial ${serial} goes on to the workers that are to have it. Resume once the cause of the halt is removed.`,
     rules:
       "Rules of this queue. Empty fields: what applies to all queues. The runtime applies to jobs that are offered from now on, the others to jobs that are queued from now on.",

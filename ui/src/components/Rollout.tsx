@@ -65,6 +65,7 @@ interface RolloutProps {
   name: string;
   /** Ask the API to roll, halt or resume. */
   send: (verb: string, body?: object) => Promise<unknown>;
+  /** There is something before the first serial, as with releases: workers keep what they run. */
   canGoBack?: boolean;
   onDone: () => void;
 }
@@ -90,7 +91,7 @@ export function Rollout({ details, name, send, canGoBack = false, onDone }: Roll
       ))}
       {pending ? (
         <Dialog
-          explanation={explain(pending, about)}
+          explanation={explain(pending, about, canGoBack)}
           fields={fieldsOf(pending, details, now)}
           onClose={() => setPending(undefined)}
           onConfirm={(texts) => apply(pending, texts)}
@@ -101,15 +102,15 @@ export function Rollout({ details, name, send, canGoBack = false, onDone }: Roll
   );
 }
 
-function explain(action: RolloutAction, { serial, built }: About): string {
+function explain(action: RolloutAction, { serial, built }: About, canGoBack: boolean): string {
   const { explanations } = words();
   switch (action) {
     case "roll":
-      return explanations.roll(built);
+      return canGoBack ? explanations.rollRelease(built) : explanations.roll(built);
     case "rollBack":
       return explanations.rollBack;
     case "halt":
-      return explanations.halt(serial);
+      return canGoBack ? explanations.haltRelease(serial) : explanations.halt(serial);
     case "resume":
       return explanations.resume(serial);
   }

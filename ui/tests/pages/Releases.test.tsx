@@ -98,14 +98,54 @@ test("each release is a row for each platform, and each worker opens its page", 
   expect(address()).toEqual({ tab: "fleet", worker: "pi-2" });
 });
 
-test("a manager can halt the first release too, because workers go back to the installed one", async () => {
+test("a manager can halt the first release too: the other workers keep what they run", async () => {
   fakeApi().on("POST", "releases/halt", makeAbout());
   await open({ serial: 1, built: 1, previous: 0 }, {}, MANAGER);
   expect(actions()).toEqual(["Roll out", "Halt"]);
   await click("Halt");
+  expect(dialog().textContent).toContain("Workers that run serial 1 keep it.");
+  expect(dialog().textContent).toContain("or keep what they run if no serial came before");
   await fill("Reason (shown to users and in the audit)", "slow");
   await click("Halt: Releases of the worker", dialog());
   expect(fakeApi().changes()).toEqual([{ method: "POST", path: "releases/halt", body: { reason: "slow" } }]);
+});
+
+test("a new release is rolled out to a share of the workers with labels", async () => {
+  fakeApi().on("POST", "releases/roll", makeAbout());
+  await open({ built: 3 }, {}, MANAGER);
+  await click("Roll out");
+  expect(dialog().textContent).toContain("is to run serial 3");
+  await fill("Share of the workers in percent (100: all)", "10");
+  await fill("Only workers with these labels, such as site=kiel (empty: any)", "site=kiel");
+  await click("Roll out: Releases of the worker", dialog());
+  expect(fakeApi().changes()).toEqual([{ method: "POST", path: "releases/roll", body: { percent: 10, labels: { site: "kiel" } } }]);
+});
+
+test("an earlier release is rolled out again", async () => {
+  fakeApi().on("POST", "releases/roll", makeAbout());
+  await open({}, {}, MANAGER);
+  await click("Roll back");
+  await click("Roll back: Releases of the worker", dialog());
+  expect(fakeApi().changes()).toEqual([{ method: "POST", path: "releases/roll", body: { percent: 100, labels: {}, to: 1 } }]);
+});
+
+test("a halted release is resumed", async () => {
+  fakeApi().on("POST", "releases/resume", makeAbout());
+  await open({ halted: "by ann" }, {}, MANAGER);
+  expect(actions()).toEqual(["Roll back", "Resume"]);
+  await click("Resume");
+  await click("Resume: Releases of the worker", dialog());
+  expect(fakeApi().changes().map(({ method, path }) => [method, path])).toEqual([["POST", "releases/resume"]]);
+});
+
+test("why a release could not be added is among the facts", async () => {
+  await open({ trouble: "no wheel for cp310-linux-gnu-aarch64" });
+  expect(facts()["Trouble"]).toBe("no wheel for cp310-linux-gnu-aarch64");
+});
+
+test("without a worker that takes releases, a notice says so", async () => {
+  await open({ workers: 0, running: 0 }, { workers: [] });
+  expect(screen.getByText("No worker takes releases from central.")).toBeDefined();
 });
 
 test("a viewer has no actions", async () => {

@@ -58,6 +58,31 @@ test("a worker that cannot run tasks says why", async () => {
   expect(facts()).toMatchObject({ "Cannot run tasks": "its runtime lacks apache-airflow-task-sdk", Alarm: "copied" });
 });
 
+test.each([
+  [{ serial: 2, phase: "trying", detail: "", is_installed: false }, "serial 2: on trial"],
+  [{ serial: 2, phase: "failed", detail: "its self-test ended with 1", is_installed: true }, "serial 2: failed; installed by its site; its self-test ended with 1"],
+  [{ serial: 0, phase: "", detail: "", is_installed: true }, "installed by its site"],
+])("its release from central is %j", async (release, text) => {
+  serve({ release });
+  await show(<WorkerPage me={VIEWER} name="oven-1" />);
+  expect(facts()["Release"]).toBe(text);
+});
+
+test("a worker that takes releases from central is updated on request", async () => {
+  fakeApi().on("POST", "workers/actions", { done: 1, refused: 0, workers: [{ name: "oven-1", problem: null }] });
+  serve({ release: { serial: 1, phase: "running", detail: "", is_installed: false } });
+  await show(<WorkerPage me={MANAGER} name="oven-1" />);
+  await click("Update");
+  await click("Update: oven-1", dialog());
+  expect(fakeApi().changes()).toEqual([{ method: "POST", path: "workers/actions", body: { action: "update", names: ["oven-1"] } }]);
+});
+
+test("a worker without releases from central has no such fact and no update", async () => {
+  await show(<WorkerPage me={MANAGER} name="oven-1" />);
+  expect(facts()).not.toHaveProperty("Release");
+  expect(hasButton("Update")).toBe(false);
+});
+
 test("its runtimes from central are listed, and each opens its page", async () => {
   const versions = { airflow: "3.3.2", task_sdk: "1.3.2", python: "3.11.9" };
   serve({
