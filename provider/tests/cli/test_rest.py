@@ -133,8 +133,10 @@ VERBS: dict[tuple[str, str], list[list[str]]] = {
     ("grants", "suggest"): [["dag"], ["dag", "-o", "json"], ["another"]],
     ("audit", "list"): [[], ["--kind", "action", "-o", "json"], ["--worker", "edge"]],
 }
-LOOKS = [(group, "list") for group in ("enrol", "workers", "jobs", "queues", "bundles", "runtimes", "grants", "audit")]
-HERE = {("publish",), ("runtimes", "build"), ("sign", "keygen"), ("installer",)}
+LOOKS = [
+    (group, "list") for group in ("enrol", "workers", "jobs", "queues", "bundles", "runtimes", "releases", "grants", "audit")
+]
+HERE = {("publish",), ("runtimes", "build"), ("releases", "add"), ("sign", "keygen"), ("installer",)}
 """Commands that work with the files of this machine, and never call a server."""
 
 

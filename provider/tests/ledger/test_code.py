@@ -122,13 +122,14 @@ def test_of_several_the_newest(parsed: Parsed) -> None:
 
 
 def test_a_file_that_was_lost_and_is_stored_again_is_known(parsed: Parsed) -> None:
-    version = parsed.parse("x = 1")
-    tree = publish("x = 1", scanned_at=ago(hours=1))
+    source = f"x = '{uuid.uuid4()}'"  # this process remembers the hashes of other databases
+    version = parsed.parse(source)
+    tree = publish(source, scanned_at=ago(hours=1))
     need = CodeNeed("dags", dag_version=version, dag_file=DAG_FILE)
-    sha256 = hashlib.sha256(b"x = 1").hexdigest()
+    sha256 = hashlib.sha256(source.encode()).hexdigest()
     in_ledger(bundles.lose_tree, tree, blob=(sha256, f"place-{sha256}"))
     assert in_ledger(code.choose, [need])[0].waits_for
-    publish("x = 1", scanned_at=ago(minutes=50))
+    publish(source, scanned_at=ago(minutes=50))
     assert in_ledger(code.choose, [need]) == [Choice(tree)]
 
 
