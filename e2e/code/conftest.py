@@ -56,7 +56,8 @@ class Pushing:
     def parse(self, dag_id: str, *, bundle: str = "dags-folder") -> None:
         """Have central parse its files now, and return when it knows the Dag."""
         self.airflow.cli("dags", "reserialize", "--bundle-name", bundle)
-        self.airflow.wait_for_dag(dag_id)
+        # The Dag processor marks a Dag as stale whose file its copy of a bundle lacks, until its next refresh.
+        self.airflow.wait_for_dag(dag_id, timeout_s=150)
 
     def run(self, dag_id: str, *, timeout_s: float = 120) -> tuple[str, str]:
         """Run a Dag; return the id of its run and the run's state."""

@@ -106,15 +106,15 @@ def test_an_installer_serves_once_and_is_refused_for_another_platform(
 
 def test_worker_pyz_joins_and_runs_a_task(pushing: Pushing, proxy: FaultProxy, machine: Machine) -> None:
     pushing.airflow.cli("remote", "runtimes", "build", "default", "--roll", timeout_s=280)
-    pushing.write("zipped.py", dag_source("zipped", "zipped", WHERE))
-    pushing.parse("zipped")
+    pushing.write("onefile.py", dag_source("onefile", "onefile", WHERE))
+    pushing.parse("onefile")
     file = machine.home / "worker.pyz"
     platform = f"cp3{sys.version_info.minor}-linux-gnu-x86_64"
     build = [WORK / "central/bin/python", ROOT / "scripts/pyz", "--out", file, "--platform", platform]
     subprocess.run([*build, "--wheels", WORK / "wheels"], check=True, timeout=120)
-    token = pushing.airflow.enrolment_token(queues="zipped", name_pattern="zipped")
+    token = pushing.airflow.enrolment_token(queues="onefile", name_pattern="onefile")
     at = ["--state", machine.state]
-    machine.run(machine.python, file, "join", proxy.url, "--name", "zipped", "--token", "-", *at, stdin=token)
+    machine.run(machine.python, file, "join", proxy.url, "--name", "onefile", "--token", "-", *at, stdin=token)
     unit = machine.run(machine.python, file, "service", "install", "--user", *at)
     assert f"wrote {machine.home}/.config/systemd/user" in unit
     (start,) = (
@@ -125,7 +125,7 @@ def test_worker_pyz_joins_and_runs_a_task(pushing: Pushing, proxy: FaultProxy, m
     file.unlink()
     machine.run("rm", "-rf", machine.home / ".cache")
     machine.start(*start.split())
-    run, state = pushing.run("zipped", timeout_s=180)
-    assert state == "success", pushing.airflow.task_log("zipped", run, "main")
-    prefix, _ = pushing.airflow.xcom("zipped", run, "main")
+    run, state = pushing.run("onefile", timeout_s=180)
+    assert state == "success", pushing.airflow.task_log("onefile", run, "main")
+    prefix, _ = pushing.airflow.xcom("onefile", run, "main")
     assert Path(prefix).is_relative_to(machine.state / "code/runtimes")

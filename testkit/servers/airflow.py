@@ -92,6 +92,8 @@ class Airflow:
                 "AIRFLOW__API_AUTH__JWT_SECRET": secrets.token_hex(32),
                 # Dag files exist from the start and don't change: parsing them again only costs time.
                 "AIRFLOW__DAG_PROCESSOR__REFRESH_INTERVAL": "60",
+                # By default all deployments of a computer share clones of repositories below /tmp.
+                "AIRFLOW__DAG_PROCESSOR__DAG_BUNDLE_STORAGE_PATH": str(self.home / "dag-bundles"),
                 "AIRFLOW__DAG_PROCESSOR__MIN_FILE_PROCESS_INTERVAL": "600",
                 # Two deployments on one computer must not use the same fixed ports.
                 "AIRFLOW__LOGGING__WORKER_LOG_SERVER_PORT": str(free_port()),
