@@ -74,7 +74,7 @@ def test_a_viewer_has_no_buttons_for_changes(open_page: OpenPage, worker: Worker
     expect(page.get_by_role("heading", name=worker.name)).to_be_visible()
     for name in ("Pause", "Revoke", "Join a worker", "Enrolment", "Publish now"):
         expect(page.get_by_role("button", name=name)).to_have_count(0)
-    expect(page.get_by_role("tab")).to_have_text(["Fleet", "Queues", "Jobs", "Bundles", "Runtimes"])
+    expect(page.get_by_role("tab")).to_have_text(["Fleet", "Queues", "Jobs", "Bundles", "Runtimes", "Releases"])
 
 
 def test_a_worker_is_paused_with_a_reason_and_resumed(central: Airflow, open_page: OpenPage, worker: Worker) -> None:
@@ -207,7 +207,7 @@ def test_faults_of_a_worker_are_readable(open_page: OpenPage, worker: Worker, sc
     expect(row).to_contain_text("its runtime has no Task SDK · two copies of it call")
     assert serious_problems(page) == []
     row.get_by_role("button", name=worker.name, exact=True).click()
-    expect(page.get_by_text("its runtime has no Task SDK")).to_be_visible()
-    expect(page.get_by_text("two copies of it call")).to_be_visible()
+    expect(page.get_by_text("its runtime has no Task SDK", exact=True)).to_be_visible()
+    expect(page.get_by_text("two copies of it call", exact=True)).to_be_visible()
     assert serious_problems(page) == []
     page.unroute_all(behavior="wait")  # the page asks again and again

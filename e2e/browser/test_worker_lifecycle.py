@@ -26,6 +26,7 @@ def rebuilt_worker(central: Airflow, new_worker: NewWorker) -> Worker:
 
 
 def _row(page: Page) -> Locator:
+    page.get_by_role("textbox", name="Search").fill(NAME)  # other tests' workers may fill the page
     return page.get_by_role("row").filter(has=page.get_by_role("button", name=NAME, exact=True))
 
 

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import re
-import tempfile
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -38,16 +36,15 @@ JOBS = [
     ["--older-than", "1h"],
     ["--older-than", "old"],
 ]
-KEY = str(Path(tempfile.gettempdir(), f"airflow-remote-test-{os.getpid()}.key"))
-"""A private key, which each run of these tests makes."""
+KEY = "signing.key"
+"""A private key in the directory in which these tests run."""
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _key() -> Iterator[None]:
-    keygen(argparse.Namespace(out=Path(KEY)))
-    yield
-    for path in (KEY, KEY + ".pub"):
-        Path(path).unlink()
+@pytest.fixture(scope="module")
+def keys(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    directory = tmp_path_factory.mktemp("keys")
+    keygen(argparse.Namespace(out=directory / KEY))
+    return directory
 
 
 VERBS: dict[tuple[str, str], list[list[str]]] = {
@@ -170,8 +167,9 @@ def test_every_verb_is_in_the_table(run: Run) -> None:
 
 @pytest.mark.parametrize("words", [(*verb, *more) for verb, cases in VERBS.items() for more in cases], ids=" ".join)
 def test_a_verb_prints_and_does_the_same_in_either_way(
-    run: Run, server: str, database: Engine, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...]
+    run: Run, server: str, database: Engine, monkeypatch: pytest.MonkeyPatch, keys: Path, words: tuple[str, ...]
 ) -> None:
+    monkeypatch.chdir(keys)
     monkeypatch.setattr("getpass.getuser", lambda: "ann")
     monkeypatch.setenv("AIRFLOW_REMOTE_TOKEN", "ann")
     results = []
