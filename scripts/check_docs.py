@@ -181,17 +181,22 @@ def _claims() -> list[str]:
     for page, short in CLAIMS.items():
         text = (ROOT / page).read_text(encoding="utf-8")
         wrong += [
-            f"{page}: names the test {name}, which does not exist"
-            for name in dict.fromkeys(re.findall(r"`([\w/]+\.py)`", text))
-            if not (ROOT / ("provider/tests" if short and name.startswith(short) else ".") / name).is_file()
+            f"{page}: names the test {name}{'::' if test else ''}{test}, which does not exist"
+            for name, test in dict.fromkeys(re.findall(r"`([\w/]+\.py)(?:::(\w+))?`", text))
+            if not _has_test(ROOT / ("provider/tests" if short and name.startswith(short) else ".") / name, test)
         ]
         tables = re.findall(r"(?m)^\|[^\n]*shown by \|\n\|[-|]+\|\n((?:\|.*\n)+)", text)
         wrong += [] if tables else [f"{page}: has no table whose last column is 'shown by'"]
         for table in tables:
             rows = [[cell.strip() for cell in row.strip("|").split("|")] for row in table.splitlines()]
-            shown = (".py`",) if short else (".py`", ".md)")
-            wrong += [f"{page}: nothing shows: {row[0]}" for row in rows if not any(form in row[-1] for form in shown)]
+            shown = re.compile(r"\.py(::\w+)?`" if short else r"\.py(::\w+)?`|\.md\)")
+            wrong += [f"{page}: nothing shows: {row[0]}" for row in rows if not shown.search(row[-1])]
     return wrong
+
+
+def _has_test(path: Path, test: str) -> bool:
+    """Return whether the file exists, and has the function *test*; empty: any."""
+    return path.is_file() and (not test or f"def {test}(" in path.read_text(encoding="utf-8"))
 
 
 OVERVIEWS = ("ARCHITECTURE.md", "CONTRIBUTING.md", "docs/explain/survival.md", "docs/reference/conformance.md")

@@ -336,14 +336,14 @@ def test_a_runtime_for_another_python_is_refused_with_the_reason(central: FakeCe
 def test_a_runtime_that_the_site_does_not_accept_is_not_fetched(
     central: FakeCentral, bare: RunningWorker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def refuse(self: Trust, tree: str, kind: str, serial: int) -> str:
-        return f"the {kind} {serial} has no signature" if tree == ref.tree.digest else ""
+    async def refuse(self: Trust, tree: str, kind: str, name: str) -> str:
+        return f"the {kind} {name} has no signature" if tree == ref.tree.digest else ""
 
     monkeypatch.setattr(Trust, "check", refuse)
     ref = roll(central)
     bare.start()
     eventually(lambda: held(central).get(ref.tree.digest) is RuntimePhase.FAILED)
-    assert [one.detail for one in central.runtimes("w1")] == ["the runtime 1 has no signature"]
+    assert [one.detail for one in central.runtimes("w1")] == ["the runtime default has no signature"]
     assert not central.requests_to("/pack")
 
 

@@ -128,6 +128,55 @@ def test_new_keys_need_the_threshold_of_the_old_ones_and_must_be_enough_themselv
         assert newest_keys(both, lines(ANN, BOB), 0, 2, now=NOW)[1] == 0
 
 
+def test_new_keys_that_are_not_used_are_logged_with_key_and_remedy(caplog: pytest.LogCaptureFixture) -> None:
+    forged = EVE.hand_over_to(EVE, serial=3)
+    assert newest_keys([forged], lines(ANN), 0, 1, now=NOW) == (lines(ANN), 0)
+    assert f"new keys (serial 3) are not used: the list of keys {digest_of_keys(lines(EVE))[:12]}" in caplog.text
+    assert f"signed by the key {EVE.public.id[:16]}, which this worker does not trust" in caplog.text
+    assert f"This worker trusts the keys {ANN.public.id[:16]}" in caplog.text
+    assert "airflow remote sign keys" in caplog.text
+    few = ANN.sign(digest_of_keys(lines(BOB)), Kind.KEYS, serial=4, keys=lines(BOB))
+    also = EVE.sign(digest_of_keys(lines(BOB)), Kind.KEYS, serial=4, keys=lines(BOB))
+    assert newest_keys([few, also], lines(ANN, EVE), 0, 2, now=NOW)[1] == 0
+    assert "has not 2 different keys, which trust.threshold requires" in caplog.text
+
+
+def test_a_list_of_keys_that_central_withholds_changes_nothing() -> None:
+    assert newest_keys([], lines(ANN), 0, 1, now=NOW) == (lines(ANN), 0)
+
+
+def test_keys_that_were_replaced_do_not_return_with_an_older_list() -> None:
+    old, expired = (
+        ANN.hand_over_to(ANN, serial=1),
+        BOB.sign(digest_of_keys(lines(EVE)), Kind.KEYS, serial=3, keys=lines(EVE), expires=NOW),
+    )
+    assert newest_keys([old], lines(BOB), 2, 1, now=NOW) == (lines(BOB), 2)
+    assert newest_keys([expired], lines(BOB), 2, 1, now=NOW) == (lines(BOB), 2)
+
+
+@pytest.mark.parametrize(
+    ("envelope", "kind", "trusted", "cause"),
+    [
+        pytest.param("", Kind.BUNDLE, {}, "it is no in-toto statement", id="no statement"),
+        pytest.param(ANN.sign(TREE, expires=NOW), Kind.BUNDLE, {}, "has expired", id="expired"),
+        pytest.param(EVE.sign(TREE), Kind.BUNDLE, {}, "which this worker does not trust", id="another key"),
+        pytest.param(ANN.sign(TREE), Kind.BUNDLE, {"threshold": 2}, "1 of the 2 keys", id="too few keys"),
+        pytest.param(
+            ANN.sign(TREE, Kind.RELEASE, name="worker", serial=1),
+            Kind.RELEASE,
+            {"floors": {"release worker": 2}},
+            "serial 2 was used here",
+            id="older serial",
+        ),
+    ],
+)
+def test_every_refusal_names_cause_keys_and_remedy(envelope: str, kind: Kind, trusted: dict[str, Any], cause: str) -> None:
+    text = judged(envelope, kind=kind, **trusted).refused
+    assert cause in text
+    assert f"This worker trusts the keys {ANN.public.id[:16]}" in text
+    assert f"airflow remote sign tree {TREE}" in text
+
+
 def test_the_library_is_loaded_only_when_something_signed_is_checked() -> None:
     probe = "import airflow_remote_worker.daemon, sys; print('securesystemslib' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=True)

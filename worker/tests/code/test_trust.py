@@ -14,6 +14,7 @@ from airflow_remote_protocol.statements import Kind
 from airflow_remote_protocol.states import JobState
 from airflow_remote_worker import daemon as daemon_module
 from airflow_remote_worker.cli import main
+from airflow_remote_worker.clock import SystemClock
 from airflow_remote_worker.code.trust import keys_in_settings
 from airflow_remote_worker.config import Config, ConfigError, RuntimeConfig, TrustConfig
 from airflow_remote_worker.jobs import launcher
@@ -164,6 +165,58 @@ def test_a_runtime_older_than_one_that_has_worked_is_not_taken_again(central: Fa
     assert TrustFile(worker.state.root, worker.state.put_aside).load().floors == {"runtime default": 2}
 
 
+def test_a_runtime_that_was_signed_as_another_one_is_not_used(central: FakeCentral, new: NewWorker) -> None:
+    ref = roll(central)
+    central.code.statements = [ANN.sign(ref.tree.digest, Kind.RUNTIME, name="gpu", serial=1)]
+    new(ANN, has_runtime=False)
+    eventually(lambda: phase(central, ref)[0] is RuntimePhase.FAILED, timeout_s=30)
+    text = phase(central, ref)[1]
+    assert f"the statement of key {ANN.public.id[:16]} is about 'gpu', not about 'default'" in text
+    assert f"airflow remote sign tree {ref.tree.digest}" in text
+    assert central.requests_to(f"trees/{ref.tree.digest}/pack") == []
+
+
+def test_a_runtime_that_works_is_not_used_under_another_name(central: FakeCentral, new: NewWorker) -> None:
+    ref = roll(central)
+    central.code.statements = [ANN.sign(ref.tree.digest, Kind.RUNTIME, name="default", serial=1)]
+    new(ANN, has_runtime=False)
+    eventually(lambda: phase(central, ref)[0] is RuntimePhase.READY, timeout_s=30)
+    central.roll("q", ref.tree, "gpu")
+    eventually(lambda: phase(central, ref)[0] is RuntimePhase.FAILED, timeout_s=30)
+    assert "is about 'default', not about 'gpu'" in phase(central, ref)[1]
+
+
+def test_a_runtime_whose_signature_expires_gets_no_more_jobs_until_it_is_signed_again(
+    central: FakeCentral, new: NewWorker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ref, until = roll(central), time.time() + 3600
+    code = publish(central)
+    central.code.statements = [
+        ANN.sign(code, name="dags-folder"),
+        ANN.sign(ref.tree.digest, Kind.RUNTIME, name="default", serial=1, expires=until),
+    ]
+    new(ANN, has_runtime=False)
+    central.wait_for_state(enqueue(central, code), JobState.SUCCEEDED, timeout_s=30)
+    monkeypatch.setattr(SystemClock, "wall", lambda self: time.time() + 7200)
+    job_id = enqueue(central, code)
+    eventually(lambda: phase(central, ref)[0] is RuntimePhase.FAILED, timeout_s=30)
+    assert "has expired" in phase(central, ref)[1]
+    central.code.statements.append(ANN.sign(ref.tree.digest, Kind.RUNTIME, name="default", serial=1))
+    central.wait_for_state(job_id, JobState.SUCCEEDED, timeout_s=30)
+
+
+def test_a_runtime_that_was_ready_is_refused_below_the_floor(central: FakeCentral, new: NewWorker) -> None:
+    worker = new(ANN, has_runtime=False)
+    ref = roll(central)
+    central.code.statements = [ANN.sign(ref.tree.digest, Kind.RUNTIME, name="default", serial=1)]
+    eventually(lambda: phase(central, ref)[0] is RuntimePhase.READY, timeout_s=30)
+    worker.detach()
+    TrustFile(worker.state.root, worker.state.put_aside).store(TrustedKeys(floors={"runtime default": 2}))
+    worker.start()
+    eventually(lambda: phase(central, ref)[0] is RuntimePhase.FAILED, timeout_s=30)
+    assert "a rollback has a new serial, which must be signed" in phase(central, ref)[1]
+
+
 def release_phase(central: FakeCentral) -> tuple[ReleasePhase | None, str]:
     held = central.held_release("w1")
     return (held.phase, held.detail) if held else (None, "")
@@ -191,6 +244,15 @@ def test_a_release_older_than_one_that_has_worked_is_refused(central: FakeCentra
     new(ANN)
     eventually(lambda: release_phase(central)[0] is ReleasePhase.REFUSED, timeout_s=30)
     assert "is about serial 4, and serial 5 was used here" in release_phase(central)[1]
+
+
+def test_a_release_that_was_signed_under_another_name_is_refused(central: FakeCentral, new: NewWorker) -> None:
+    """Its serials would have a floor of their own."""
+    wanted = central.release(central.code.publish({"release.json": b"{}"}))
+    central.code.statements = [ANN.sign(wanted.tree.digest, Kind.RELEASE, name="another", serial=4)]
+    new(ANN)
+    eventually(lambda: release_phase(central)[0] is ReleasePhase.REFUSED, timeout_s=30)
+    assert "is about 'another', not about 'worker'" in release_phase(central)[1]
 
 
 @pytest.mark.parametrize(("keys", "threshold"), [(("/no/such/file",), 1), ((ANN.public.line,), 2)])

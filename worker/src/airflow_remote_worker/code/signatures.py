@@ -9,6 +9,7 @@ import json
 import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 from airflow_remote_protocol.statements import BadStatement, Kind, Predicate, PublicKey, Statement, open_envelope, parse_keys
 
@@ -17,6 +18,8 @@ log = logging.getLogger(__name__)
 ED25519 = {"keytype": "ed25519", "scheme": "ed25519"}
 SHOWN = 16
 """Digits of a key's id in texts."""
+MOST_VERIFIED = 100
+"""Envelopes whose signatures are not verified again: without a compiled package that takes 25 ms, and each job asks."""
 
 
 @dataclass(frozen=True)
@@ -80,16 +83,21 @@ def _problem(predicate: Predicate, trusted: Trusted, now: float) -> str:
         return "has expired"
     floor = trusted.floors.get(floor_name(predicate), 0)
     if predicate.kind is not Kind.BUNDLE and predicate.serial < floor:
-        return f"is about serial {predicate.serial}, and serial {floor} was used here: older ones are not taken again"
+        return (
+            f"is about serial {predicate.serial}, and serial {floor} was used here: older ones are not taken again; "
+            "a rollback has a new serial, which must be signed"
+        )
     return ""
 
 
 def _refusal(digest: str, kind: Kind, problems: Sequence[str], trusted: Trusted) -> str:
     keys = ", ".join(key.id[:SHOWN] for key in trusted.keys)
+    is_list = kind is Kind.KEYS
+    what = f"the list of keys {digest[:12]}" if is_list else f"the {kind.value} with the tree {digest[:12]}"
+    command = "airflow remote sign keys" if is_list else f"airflow remote sign tree {digest}"
     return (
-        f"the {kind.value} with the tree {digest[:12]} is not signed as this worker requires: {'; '.join(problems[:5])}. "
-        f"This worker trusts {f'the keys {keys}' if keys else 'no key'}; sign it with one of them: "
-        f"airflow remote sign tree {digest}"
+        f"{what} is not signed as this worker requires: {'; '.join(problems[:5])}. "
+        f"This worker trusts {f'the keys {keys}' if keys else 'no key'}; sign it with one of them: {command}"
     )
 
 
@@ -99,6 +107,11 @@ def floor_name(predicate: Predicate) -> str:
 
 def valid_signers(text: str, keys: Sequence[PublicKey]) -> set[str]:
     """Return the ids of those *keys* whose signature in the envelope is valid."""
+    return set(_verify(text, tuple(keys)))
+
+
+@lru_cache(MOST_VERIFIED)
+def _verify(text: str, keys: tuple[PublicKey, ...]) -> frozenset[str]:
     from securesystemslib.dsse import Envelope
     from securesystemslib.exceptions import VerificationError
     from securesystemslib.signer import Key
@@ -114,7 +127,7 @@ def valid_signers(text: str, keys: Sequence[PublicKey]) -> set[str]:
             log.debug("a signature of key %s can't be checked: %s", key.id[:SHOWN], error)
             continue
         found.add(key.id)
-    return found
+    return frozenset(found)
 
 
 def newest_keys(
@@ -133,15 +146,19 @@ def newest_keys(
     for number in sorted(one for one in lists if one > serial):
         for digest, (statement, texts) in lists[number].items():
             trusted = Trusted([key for line in keys for key in parse_keys(line)], threshold)
-            enough = len(statement.predicate.keys) >= threshold and _are_keys(statement.predicate.keys)
-            if enough and not judge(texts, digest, Kind.KEYS, trusted, now=now).refused:
-                keys, serial = statement.predicate.keys, number
-                break
+            refused = judge(texts, digest, Kind.KEYS, trusted, now=now).refused
+            if not refused and not _are_keys(statement.predicate.keys, threshold):
+                refused = f"the list of keys {digest[:12]} has not {threshold} different keys, which trust.threshold requires"
+            if refused:
+                log.warning("new keys (serial %d) are not used: %s", number, refused)
+                continue
+            keys, serial = statement.predicate.keys, number
+            break
     return list(keys), serial
 
 
-def _are_keys(lines: Sequence[str]) -> bool:
+def _are_keys(lines: Sequence[str], least: int) -> bool:
     try:
-        return len({key.id for line in lines for key in parse_keys(line)}) == len(lines)
+        return least <= len({key.id for line in lines for key in parse_keys(line)}) == len(lines)
     except ValueError:
         return False

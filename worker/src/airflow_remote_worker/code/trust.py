@@ -58,15 +58,15 @@ class Trust:
         """Return the keys that may sign trees of this kind."""
         return self._own[kind] or self._own[Kind.BUNDLE] or [key for line in self._pinned.keys for key in parse_keys(line)]
 
-    async def check(self, tree: str, kind: str, serial: int) -> str:
+    async def check(self, tree: str, kind: str, name: str) -> str:
         """Return why this site does not accept a runtime or a release; empty: it does. See :data:`.acceptance.Check`."""
-        return await self._check(tree, Kind(kind))
+        return await self._check(tree, Kind(kind), name)
 
     async def check_code(self, tree: str, bundle: str) -> str:
         """Return why this site does not accept *tree* as the code of *bundle*; empty: it does. Raises as :meth:`check`."""
         return await self._check(tree, Kind.BUNDLE, bundle)
 
-    async def _check(self, tree: str, wanted: Kind, name: str | None = None) -> str:
+    async def _check(self, tree: str, wanted: Kind, name: str) -> str:
         if not self.requires(wanted):
             return ""
         verdict = self._judge(self._load(tree), tree, wanted, name)
@@ -78,16 +78,16 @@ class Trust:
                 self._store(tree, envelopes)
         return verdict.refused
 
-    def note_proven(self, tree: str, kind: str) -> None:
+    def note_proven(self, tree: str, kind: str, name: str) -> None:
         """Note that an accepted runtime or release works: none with a lower serial is accepted from now on."""
         if not self.requires(Kind(kind)):
             return
-        said = self._judge(self._load(tree), tree, Kind(kind)).said
+        said = self._judge(self._load(tree), tree, Kind(kind), name).said
         if said is not None and said.serial > self._pinned.floors.get(floor_name(said), 0):
             floors = {**self._pinned.floors, floor_name(said): said.serial}
             self._replace(msgspec.structs.replace(self._pinned, floors=floors))
 
-    def _judge(self, envelopes: list[str], tree: str, kind: Kind, name: str | None = None) -> Verdict:
+    def _judge(self, envelopes: list[str], tree: str, kind: Kind, name: str) -> Verdict:
         trusted = Trusted(self.keys(kind), self._config.trust.threshold, self._pinned.floors)
         return judge(envelopes, tree, kind, trusted, now=self._clock.wall(), name=name)
 

@@ -26,6 +26,7 @@ from airflow_remote_protocol.messages import (
     Offer,
     Runtime,
     RuntimePhase,
+    RuntimeRef,
     Runtimes,
 )
 
@@ -132,9 +133,12 @@ class SentRuntimes:
         self._listed = listed
         wanted = {ref.tree.digest: ref for ref in listed.wanted}
         for digest, ref in wanted.items():
-            if known := self._sent.get(digest):
+            known = self._sent.get(digest)
+            if known and known.ref.name == ref.name:
                 known.ref = ref  # a rollback gives the same tree another serial
             else:
+                if known:  # under another name it needs another signature
+                    self._end(known)
                 self._begin(SentRuntime(ref))
         for sent in list(self._sent.values()):
             if sent.digest not in wanted and sent.held().phase is not RuntimePhase.READY:
@@ -200,7 +204,7 @@ class SentRuntimes:
                             await sent.tested.wait()
                             break
                     await self._clock.sleep(backoff.next_s())
-        if sent.scope.cancelled_caught:
+        if sent.scope.cancelled_caught and sent.digest not in self._sent:
             shutil.rmtree(self._place(sent.digest).canary.parent, ignore_errors=True)
 
     async def _prepare(self, sent: SentRuntime) -> RuntimeKeeper | None:
@@ -210,7 +214,7 @@ class SentRuntimes:
             self._note(sent, RuntimePhase.PREPARING, detail or "code")
 
         try:
-            if refused := await self._check(sent.digest, RUNTIME, sent.ref.serial):
+            if refused := await self._check(sent.digest, RUNTIME, sent.ref.name):
                 log.error("runtime %s is not used: %s", sent.text, refused)
                 self._note(sent, RuntimePhase.FAILED, refused)
                 return None
@@ -270,20 +274,20 @@ class SentRuntimes:
         if self._sent.get(sent.digest) is not sent or sent.keeper is None:
             return
         if sent.keeper.found is not None:
-            self._store_result(sent.digest, sent.keeper.found)
+            self._store_result(sent, sent.keeper.found)
             if not sent.tested.is_set():
                 sent.tested.set()
                 if not sent.keeper.found.trouble:
                     log.info("runtime %s is ready: Task SDK %s", sent.text, sent.keeper.found.task_sdk)
         self._settle()
 
-    def _store_result(self, digest: str, found: CanaryResult) -> None:
+    def _store_result(self, sent: SentRuntime, found: CanaryResult) -> None:
         environments = self._environments
         if found.trouble:
-            environments.note_failed(digest)
+            environments.note_failed(sent.digest)
         else:
-            self._on_proven(digest, RUNTIME)
-            environments.note_passed(digest, airflow=found.airflow, task_sdk=found.task_sdk, version=found.python)
+            self._on_proven(sent.digest, RUNTIME, sent.ref.name)
+            environments.note_passed(sent.digest, airflow=found.airflow, task_sdk=found.task_sdk, version=found.python)
 
     # Use
 
@@ -302,8 +306,9 @@ class SentRuntimes:
         if self._launcher_for(digest) is None and await _in_thread(partial(self._environments.ready, digest)) is None:
             raise gone
         try:
-            if self._launcher_for(digest) is None and (refused := await self._check(digest, RUNTIME, ref.serial)):
-                raise RuntimeGone(refused)  # it was made before this site required signatures, or is older than one that works
+            if refused := await self._check(digest, RUNTIME, ref.name):
+                self._withdraw(ref, refused)  # it has expired, is older than one that works, or was signed as another runtime
+                raise RuntimeGone(refused)
             tree = await self._code.ensure(ref.tree, Origin.of_runtime(ref), Lease(offer.job_id, offer.epoch), note)
             if self._launcher_for(digest) is None:
                 launcher = await self._make_launcher_of(digest, tree)
@@ -315,6 +320,17 @@ class SentRuntimes:
         if not python.exists():
             raise gone
         return python
+
+    def _withdraw(self, ref: RuntimeRef, refused: str) -> None:
+        """Take no more jobs for a runtime that the site does not accept any more; if it is wanted, begin again with the check."""
+        log.error("runtime %s %d gets no more jobs: %s", ref.name, ref.serial, refused)
+        self._kept.pop(ref.tree.digest, None)
+        sent = self._sent.get(ref.tree.digest)
+        if sent is not None and sent.ref.name == ref.name:
+            self._end(sent)
+            if self._listed and any(one.tree.digest == sent.digest for one in self._listed.wanted):
+                self._begin(SentRuntime(sent.ref))
+        self.on_change()
 
     async def launch(self, job_dir: Path, *, runtime: str) -> ShimRecord:
         """Start the shim of the job in *job_dir*.

@@ -15,7 +15,7 @@ import anyio
 from airflow_remote_protocol.messages import MAX_SHORT_TEXT, HeldRelease, ReleasePhase, WantedRelease
 
 from airflow_remote_worker.clock import Backoff, Clock
-from airflow_remote_worker.code.acceptance import RELEASE, Check, Proven, note_nothing
+from airflow_remote_worker.code.acceptance import RELEASE, WORKER, Check, Proven, note_nothing
 from airflow_remote_worker.code.bundles import BundleCode, CodeUnavailable, Origin
 from airflow_remote_worker.code.runtimes import CannotMake
 from airflow_remote_worker.config import Config
@@ -171,9 +171,9 @@ class ReleaseKeeper:
                 self._note(self._releases.store(records.renumber(self._record, release.serial)))
             self._set(ReleasePhase.RUNNING, "")
             if not self._is_trial:
-                self._on_proven(release.tree, RELEASE)
+                self._on_proven(release.tree, RELEASE, WORKER)
             return True
-        if reason := self._config.refuses_releases or await self._check(release.tree, RELEASE, release.serial):
+        if reason := self._config.refuses_releases or await self._check(release.tree, RELEASE, WORKER):
             self._set(ReleasePhase.REFUSED, reason)
             return bool(self._config.refuses_releases)
         if reason := self._reason_against(release):
