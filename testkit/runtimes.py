@@ -13,13 +13,13 @@ from testkit import code
 LINUX, WINDOWS = "cp311-linux-gnu-x86_64", "cp312-windows-x86_64"
 
 
-def stored_tree(content: str, *, with_blobs: bool = True) -> str:
-    """Begin the tree of a runtime with one file of this content, store its blob, and return its digest."""
+def stored_tree(content: str, *, with_blobs: bool = True, kind: str = trees.RUNTIME) -> str:
+    """Begin the tree of a runtime, or of another *kind*, with one file of this content, store its blob, and return its digest."""
     files = {"runtime.json": content.encode()}
     with compat.transaction() as session:
-        trees.begin_tree(session, code.tree_of(files), trees.RUNTIME, "tests")
+        trees.begin_tree(session, code.tree_of(files), kind, "tests")
         if with_blobs:
-            code.store(session, files, kind=trees.RUNTIME)
+            code.store(session, files, kind=kind)
     return code.tree_of(files).digest
 
 

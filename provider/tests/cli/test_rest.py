@@ -116,6 +116,7 @@ VERBS: dict[tuple[str, str], list[list[str]]] = {
         ["--runtime", "gpu", "--key", KEY],
         ["--runtime", "gpu", "--key", KEY, "--expires", "90d"],
         ["--bundle", "plant", "--key", KEY],
+        ["--release", "--key", KEY],
         ["0" * 64, "--key", KEY],
         ["--key", KEY],
         ["--runtime", "gpu", "--key", "/no/such/key"],
@@ -215,7 +216,7 @@ def _a_site() -> str:
     change_job("running", queued_at=begun_at - timedelta(seconds=1.5), accepted_at=begun_at)
     queued("elsewhere", job_id="waiting")
     built = [Built(LINUX, stored_tree("the same each time"))]
-    release = [Built(LINUX, stored_tree("a release"))]
+    release = [Built(LINUX, stored_tree("a release", kind="release"))]
     with compat.transaction() as session:
         for _ in range(2):
             runtimes.add(session, "gpu", Recipe(), built, built_with={}, by="ann")

@@ -13,10 +13,10 @@ from sqlalchemy import Engine
 from testkit.ledger import empty_tables  # isort: skip
 
 from airflow_remote_protocol.statements import Kind, open_envelope, parse_keys
-from airflow_remote_protocol.trees import Entry, Tree
 from airflow_remote_provider import compat
-from airflow_remote_provider.ledger import runtimes, statements, trees
+from airflow_remote_provider.ledger import releases, runtimes, statements
 from airflow_remote_provider.ledger.runtimes import Built, Recipe
+from airflow_remote_provider.ledger.trees import RELEASE
 from securesystemslib.dsse import Envelope
 from securesystemslib.signer import SSlibKey
 
@@ -75,15 +75,21 @@ def test_each_platform_of_a_runtime_is_signed_with_its_serial(run: Run, database
     empty_tables(database)
 
 
-def test_a_release_of_the_worker_is_signed_by_tree_and_serial(run: Run, database: Engine, key: Path) -> None:
-    tree = Tree.of([Entry("release.json", "1" * 64, 1)])
-    compat.in_transaction(lambda session: trees.begin_tree(session, tree, "release", "ann"))
-    run("sign", "tree", tree.digest, "--release", "7", "--key", str(key))
-    said = open_envelope(envelopes(tree.digest)[0])[1].predicate
-    assert (said.kind, said.name, said.serial) == (Kind.RELEASE, "worker", 7)
-    for words in (["--release", "7"], [tree.digest, "--release", "0"]):
-        with pytest.raises(SystemExit, match=r"a serial of 1 or more|name one thing to sign"):
-            run("sign", "tree", *words, "--key", str(key))
+def test_releases_of_the_worker_are_signed_with_the_serial_that_central_has(run: Run, database: Engine, key: Path) -> None:
+    with pytest.raises(SystemExit, match="airflow remote releases add"):
+        run("sign", "tree", "--release", "--key", str(key))
+    with pytest.raises(SystemExit, match="central has no tree 0000"):
+        run("sign", "tree", "0" * 64, "--key", str(key))
+    old, new = (stored_tree(text, kind=RELEASE) for text in ("old", "new"))
+    with compat.transaction() as session:
+        for number, tree in enumerate((old, new)):
+            releases.add(session, f"0.{number}", [Built(LINUX, tree)], by="ann")
+    run("sign", "tree", "--release", "--key", str(key))
+    run("sign", "tree", old, "--key", str(key))
+    for tree, serial in ((new, 2), (old, 1)):
+        said = open_envelope(envelopes(tree)[0])[1].predicate
+        assert (said.kind, said.name, said.version, said.serial) == (Kind.RELEASE, "worker", LINUX, serial)
+    empty_tables(database)
 
 
 def test_a_list_of_new_keys_is_signed_by_the_old_one(run: Run, database: Engine, key: Path) -> None:

@@ -22,7 +22,7 @@ from airflow_remote_provider.ledger.views.history import MOST_POINTS, HistoryRow
 from airflow_remote_provider.ledger.views.jobs import JobFilter, JobRow
 from airflow_remote_provider.ledger.views.page import Page, Slice, read_all
 from airflow_remote_provider.ledger.views.queues import QueueRow
-from airflow_remote_provider.ledger.views.releases import ReleasesDetails, ReleasesSummary
+from airflow_remote_provider.ledger.views.releases import ReleaseEditionRow, ReleasesDetails, ReleasesSummary
 from airflow_remote_provider.ledger.views.runtimes import RuntimeDetails, RuntimeSummary
 from airflow_remote_provider.ledger.views.summary import Summary
 from airflow_remote_provider.ledger.views.workers import WorkerFilter, WorkerRow
@@ -221,6 +221,10 @@ class CentralClient:
 
     def show_releases(self) -> ReleasesDetails:
         return self._client.get(ReleasesDetails, "releases")
+
+    def list_releases(self) -> list[ReleaseEditionRow]:
+        """Return all releases, the newest first; none if none was ever added."""
+        return self._client.get(ReleasesDetails, "releases").editions
 
     def roll_release(self, *, percent: int, labels: Mapping[str, str], to: int | None) -> ReleasesSummary:
         body = {"percent": percent, "labels": dict(labels), "to": to}

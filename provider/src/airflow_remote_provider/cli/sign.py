@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import time
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +15,7 @@ from airflow_remote_provider.cli.words import action, group, local_action, optio
 
 if TYPE_CHECKING:
     import argparse
+    from collections.abc import Callable, Sequence
 
     from airflow_remote_protocol.statements import Predicate
 
@@ -36,10 +39,10 @@ def commands() -> Any:
             "tree",
             "sign a tree, show it, and upload the statement",
             sign_tree,
-            option("digest", nargs="?", help="the tree: 64 hexadecimal digits; or use --bundle or --runtime"),
+            option("digest", nargs="?", help="the tree: 64 hexadecimal digits; or use --bundle, --runtime or --release"),
             option("--bundle", help="sign the newest tree of this Dag bundle"),
             option("--runtime", help="sign the trees of the newest serial of this runtime"),
-            option("--release", type=int, metavar="SERIAL", help="the tree is that of the worker's release with this serial"),
+            option("--release", action="store_true", help="sign the trees of the newest serial of the worker's releases"),
             key,
             expires,
         ),
@@ -76,10 +79,8 @@ def keygen(args: argparse.Namespace) -> None:
 
 
 def sign_tree(args: argparse.Namespace) -> None:
-    if sum(bool(one) for one in (args.digest, args.bundle, args.runtime)) != 1:
-        raise SystemExit("name one thing to sign: a tree's digest, --bundle NAME or --runtime NAME")
-    if args.release is not None and (not args.digest or args.release < 1):
-        raise SystemExit("--release needs the digest of the release's tree, and a serial of 1 or more")
+    if sum(bool(one) for one in (args.digest, args.bundle, args.runtime, args.release)) != 1:
+        raise SystemExit("name one thing to sign: a tree's digest, --bundle NAME, --runtime NAME or --release")
     for digest, said in _wanted(args):
         _sign(args, digest, said)
 
@@ -88,34 +89,43 @@ def _wanted(args: argparse.Namespace) -> list[tuple[str, Predicate]]:
     """Return the trees to sign, and what to say about each."""
     from airflow_remote_protocol.statements import Kind, Predicate
 
+    found = central(args)
+
+    def said(kind: Kind, name: str, version: str, serial: int = 0) -> Predicate:
+        return Predicate(kind, at, name, version, serial, expires)
+
     at, expires = _times(args)
     if args.release:
-        return [(args.digest, Predicate(Kind.RELEASE, at, RELEASE, "", args.release, expires))]
+        return _newest(found.list_releases(), partial(said, Kind.RELEASE, RELEASE))
     if args.runtime:
-        editions = central(args).show_runtime(args.runtime).editions
-        newest = max((edition.serial for edition in editions), default=0)
-        found = [
-            (edition.tree, Predicate(Kind.RUNTIME, at, args.runtime, edition.platform, newest, expires))
-            for edition in editions
-            if edition.serial == newest and edition.tree
-        ]
-        if not found:
+        newest = _newest(found.show_runtime(args.runtime).editions, partial(said, Kind.RUNTIME, args.runtime))
+        if not newest:
             raise SystemExit(f"the runtime {args.runtime} was not built yet; build it first: airflow remote runtimes build")
-        return found
-    names = [args.bundle] if args.bundle else [bundle.name for bundle in central(args).list_bundles()]
-    for name in names:
-        bundle = central(args).show_bundle(name)
-        states = [(bundle.about.tree, bundle.about.version)] if args.bundle else [(e.tree, e.version) for e in bundle.editions]
-        for tree, version in states:
-            if tree and (args.bundle or tree == args.digest):
-                return [(tree, Predicate(Kind.BUNDLE, at, name, version, 0, expires))]
+        return newest
     if args.bundle:
-        raise SystemExit(f"the Dag bundle {args.bundle} was not published yet; publish it first: airflow remote publish")
-    for runtime in central(args).list_runtimes():
-        for edition in central(args).show_runtime(runtime.name).editions:
+        about = found.show_bundle(args.bundle).about
+        if not about.tree:
+            raise SystemExit(f"the Dag bundle {args.bundle} was not published yet; publish it first: airflow remote publish")
+        return [(about.tree, said(Kind.BUNDLE, args.bundle, about.version))]
+    for bundle in found.list_bundles():
+        for state in found.show_bundle(bundle.name).editions:
+            if state.tree == args.digest:
+                return [(args.digest, said(Kind.BUNDLE, bundle.name, state.version))]
+    for runtime in found.list_runtimes():
+        for edition in found.show_runtime(runtime.name).editions:
             if edition.tree == args.digest:
-                return [(args.digest, Predicate(Kind.RUNTIME, at, runtime.name, edition.platform, edition.serial, expires))]
-    raise SystemExit(f"central has no tree {args.digest[:64]} of a bundle or a runtime")
+                return [(args.digest, said(Kind.RUNTIME, runtime.name, edition.platform, edition.serial))]
+    with contextlib.suppress(SystemExit):  # no release was ever added
+        for release in found.list_releases():
+            if release.tree == args.digest:
+                return [(args.digest, said(Kind.RELEASE, RELEASE, release.platform, release.serial))]
+    raise SystemExit(f"central has no tree {args.digest[:64]} of a bundle, a runtime or a release")
+
+
+def _newest(editions: Sequence[Any], said: Callable[[str, int], Predicate]) -> list[tuple[str, Predicate]]:
+    """Return the trees of the newest serial, with what to say about each from its platform and serial."""
+    newest = max((edition.serial for edition in editions), default=0)
+    return [(edition.tree, said(edition.platform, newest)) for edition in editions if edition.serial == newest]
 
 
 def sign_keys(args: argparse.Namespace) -> None:
