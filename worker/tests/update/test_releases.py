@@ -6,47 +6,14 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from airflow_remote_worker.code.interpreter import Interpreter, find_own
+from airflow_remote_worker.code.interpreter import Interpreter
 from airflow_remote_worker.code.runtimes import CannotMake
-from airflow_remote_worker.code.trees import TreeStore
 from airflow_remote_worker.config import Config
 from airflow_remote_worker.state.directory import State, StateInUse
 from airflow_remote_worker.update.record import Record, Release
 from airflow_remote_worker.update.releases import Releases, running_tree
 
-from ..code.conftest import blobs_of, tree_of
-
-ABOUT = b'{"format": 1, "version": "0.2.0"}'
-PROGRAM = b"import sys\nprint(*sys.argv[1:], sys.prefix)\n"
-
-
-@pytest.fixture
-def config(state: State) -> Config:
-    return Config(state=state.root)
-
-
-@pytest.fixture
-def releases(config: Config, state: State) -> Releases:
-    return Releases(config, state, find_own())
-
-
-def fetched(config: Config, files: dict[str, bytes]) -> str:
-    """Put a tree on this machine, as a fetch does."""
-    store = TreeStore(config.code_path / "trees")
-    store.prepare()
-    tree = tree_of(files)
-    new = store.make(tree, "release:worker", "1")
-    new.add(blobs_of(files))
-    new.complete()
-    return tree.digest
-
-
-def of_release(about: bytes = ABOUT) -> dict[str, bytes]:
-    return {
-        "release.json": about,
-        "site-packages/airflow_remote_worker/__init__.py": b"",
-        "site-packages/airflow_remote_worker/__main__.py": PROGRAM,
-    }
+from .conftest import fetched, of_release
 
 
 def test_a_release_is_started_with_its_own_packages_only(config: Config, releases: Releases) -> None:

@@ -22,6 +22,7 @@ from airflow_remote_worker.config import Config
 from airflow_remote_worker.daemon_thread import run_in_daemon_thread
 from airflow_remote_worker.errors import WorkerError
 from airflow_remote_worker.lifecycle import Lifecycle, Phase
+from airflow_remote_worker.system import unpacked
 from airflow_remote_worker.update import record as records
 from airflow_remote_worker.update.record import MAX_TRIES, Record, Release
 from airflow_remote_worker.update.releases import Releases, running_tree
@@ -91,13 +92,21 @@ class ReleaseKeeper:
         """Bring the wanted release, whenever central names another one, until cancelled."""
         if self._is_trial:
             await anyio.sleep_forever()  # one at a time
-        await _in_thread(partial(self._releases.prune, self._record.trees | {self.running}))
+        try:
+            await _in_thread(self._prune)
+        except OSError as error:  # the disk fails, or doesn't answer; the next start tries again
+            log.warning("earlier releases can't be removed: %s", error)
         while True:
             self._has_other = anyio.Event()
             async with anyio.create_task_group() as bringing:
                 bringing.start_soon(self._bring_until_done)
                 await self._has_other.wait()
                 bringing.cancel_scope.cancel()
+
+    def _prune(self) -> None:
+        self._releases.prune(self._record.trees | {self.running})
+        for path in unpacked.prune(self._config.state):
+            log.info("%s was removed: no process runs from this earlier copy of the worker", path)
 
     # What central says
 
