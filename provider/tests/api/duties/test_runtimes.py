@@ -144,9 +144,8 @@ def test_only_one_process_of_several_builds(make: Callable[..., Following], tmp_
     assert len(asked(tmp_path)) == 1
 
 
-def test_the_end_of_the_api_server_ends_the_build_without_a_trouble(make: Callable[..., Following]) -> None:
-    built({**VERSIONS, "airflow": "3.3.1"})
-    following = make("time.sleep(60)")
+def end_while_it_builds(following: Following) -> None:
+    """Run the duty until a build runs, and end it as the end of an API server does."""
 
     async def serve() -> None:
         task = asyncio.create_task(following.run())
@@ -157,7 +156,21 @@ def test_the_end_of_the_api_server_ends_the_build_without_a_trouble(make: Callab
 
     asyncio.run(serve())
     settle(following)
+
+
+def test_the_end_of_the_api_server_ends_the_build_without_a_trouble(make: Callable[..., Following]) -> None:
+    built({**VERSIONS, "airflow": "3.3.1"})
+    following = make("time.sleep(60)")
+    end_while_it_builds(following)
     assert record().trouble == ""
+
+
+def test_another_process_follows_as_soon_as_one_ends(make: Callable[..., Following]) -> None:
+    built({**VERSIONS, "airflow": "3.3.1"})
+    first, second = make("time.sleep(60)"), make()
+    end_while_it_builds(first)
+    second.run_round()
+    assert second._build is not None
 
 
 def test_it_can_be_switched_off(make: Callable[..., Following], tmp_path: Path) -> None:

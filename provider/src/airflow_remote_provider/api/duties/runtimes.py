@@ -21,7 +21,7 @@ from datetime import timedelta
 from functools import partial
 
 from airflow_remote_provider import compat
-from airflow_remote_provider.api.duties.publishing import in_daemon_thread
+from airflow_remote_provider.api.duties.publishing import LEAVE_S, in_daemon_thread
 from airflow_remote_provider.api.reports import faults
 from airflow_remote_provider.ledger import duty, runtimes, staged_rollouts
 from airflow_remote_provider.packing.runtimes.errors import without_addresses
@@ -31,6 +31,7 @@ from airflow_remote_provider.settings import Settings
 
 log = logging.getLogger(__name__)
 
+DUTY = "runtimes"
 ACTION = "follow central's versions with the runtimes"
 EVERY_S = 60.0
 DUTY_LASTS = timedelta(seconds=200)
@@ -81,10 +82,12 @@ class Following:
                 await asyncio.sleep(self._every_s)
         finally:
             self.stop()
+            with suppress(Exception):  # else another process waits until the duty expires
+                await asyncio.wait_for(asyncio.shield(in_daemon_thread(self._leave)), LEAVE_S)
 
     def run_round(self) -> None:
         """Widen rollouts, and start at most one build, if this process has the duty. Blocks for some statements only."""
-        if not compat.in_transaction(partial(duty.take_duty, name="runtimes", holder=self._holder, lasts=DUTY_LASTS)):
+        if not compat.in_transaction(partial(duty.take_duty, name=DUTY, holder=self._holder, lasts=DUTY_LASTS)):
             return
         silent_after = timedelta(seconds=self._settings.silent_after_seconds)
         for name in compat.in_transaction(partial(staged_rollouts.widen, silent_after=silent_after)):
@@ -104,6 +107,10 @@ class Following:
         child = self._child
         if child is not None and child.poll() is None:
             _signal(child, signal.SIGTERM)
+
+    def _leave(self) -> None:
+        """Give up the duty: central that is updated follows at once, not when the duty of the process before expires."""
+        compat.in_transaction(partial(duty.drop_duties, names=[DUTY], holder=self._holder))
 
     def _find(self) -> tuple[str, Due] | None:
         """Return the runtime to build now, and what of it."""
