@@ -1,5 +1,7 @@
 """Topic suite: central is upgraded from Airflow 3.3 to 3.4 while remote jobs run; each runtime serves the other central.
 
+Runtimes that central sends follow it by themselves.
+
 Runs with Airflow 3.4 (`AIRFLOW=3.4`) and needs the environments of both versions.
 """
 
@@ -21,8 +23,10 @@ from testkit.worker import Worker
 DAGS = Path(__file__).parent / "dags"
 TASKS = 20
 OLD, NEW = "", "3.4"
+OLD_AIRFLOW = "3.3"
 
 pytestmark = [
+    pytest.mark.timeout(900),  # two builds of a runtime: one before, and one that central makes by itself at a low priority
     pytest.mark.skipif(AIRFLOW != NEW, reason="runs only with Airflow 3.4"),
     pytest.mark.skipif(not central_of(OLD).exists(), reason="needs .work/central and .work/runtime too"),
 ]
@@ -51,8 +55,9 @@ def central(home: Path, postgres_server: PostgresServer) -> Iterator[Airflow]:
 
 @pytest.fixture(scope="module")
 def sites(home: Path, central: Airflow) -> Iterator[dict[str, Worker]]:
-    """Start a worker whose runtime has Airflow 3.3 and one whose runtime has 3.4, each on its own queue."""
+    """Start a worker whose runtime has Airflow 3.3, one whose runtime has 3.4, and one without: each on its own queue."""
     central.cli("variables", "set", "offset", "1000")
+    central.cli("remote", "runtimes", "build", "default", timeout_s=280)
     dags = Path(shutil.copytree(DAGS, home / "site-dags", ignore=shutil.ignore_patterns("__pycache__")))
     workers = {
         name: Worker(
@@ -66,6 +71,8 @@ def sites(home: Path, central: Airflow) -> Iterator[dict[str, Worker]]:
         )
         for name, version, slots in (("old", OLD, TASKS + 4), ("new", NEW, 4))
     }
+    token = central.enrolment_token(queues="sent", name_pattern="sent")
+    workers["sent"] = Worker(home / "sent", name="sent", central=central.url, token=token, has_runtime=False)
     try:
         yield {name: worker.start() for name, worker in workers.items()}
     finally:
@@ -90,7 +97,8 @@ def test_central_is_upgraded_while_jobs_run(central: Airflow, sites: dict[str, W
     """No job is lost, each runs once and in the same process; each version of the runtime serves each version of central."""
     ahead = _begin(central, "new", tmp_path)
     run = central.trigger("upgraded", {"directory": str(tmp_path)})
-    wait_until(lambda: len(_pids(tmp_path)) == TASKS, timeout_s=150, what="all tasks run", every_s=0.5)
+    sent = central.trigger("sent", {"directory": str(tmp_path)})
+    wait_until(lambda: len(_pids(tmp_path)) == TASKS + 1, timeout_s=300, what="all tasks run", every_s=0.5)
     central.wait_for_task("upgraded", run, "waits", "deferred")
     _assert_success(central, "new", ahead)  # a newer runtime than central
     before = _pids(tmp_path)
@@ -102,7 +110,16 @@ def test_central_is_upgraded_while_jobs_run(central: Airflow, sites: dict[str, W
         assert len(pids) == 1, "a task was started twice"
         os.kill(int(pids[0]), 0)
     both = {site: _begin(central, site, tmp_path) for site in ("old", "new")}
-    (tmp_path / "go").touch()
+    wait_until(lambda: _has_ready(central, "sent", 2), timeout_s=400, what="the runtime has followed central", every_s=0.5)
+    os.kill(int(before["sent.pids"][0]), 0)
+    later = tmp_path / "later"
+    later.mkdir()
+    followed = central.trigger("sent", {"directory": str(later)})
+    for directory in (tmp_path, later):
+        (directory / "go").touch()
+    for one, version in ((sent, OLD_AIRFLOW), (followed, NEW)):
+        assert central.wait_for_run("sent", one, timeout_s=180) == "success"
+        assert central.xcom("sent", one, "hold").startswith(version)
     assert central.wait_for_run("upgraded", run, timeout_s=180) == "success"
     assert central.xcom("upgraded", run, "add") == sum(range(TASKS)) + 100 * TASKS + 100 + 3
     assert _pids(tmp_path) == before
@@ -113,3 +130,9 @@ def test_central_is_upgraded_while_jobs_run(central: Airflow, sites: dict[str, W
 
 def _pids(directory: Path) -> dict[str, list[str]]:
     return {file.name: file.read_text().split() for file in sorted(directory.glob("*.pids")) if file.read_text().endswith("\n")}
+
+
+def _has_ready(central: Airflow, worker: str, serial: int) -> bool:
+    """Return whether a worker has this serial of the default runtime ready."""
+    rows = central.remote_api("runtimes", "default")["workers"]
+    return any((row["worker"], row["serial"], row["phase"]) == (worker, serial, "ready") for row in rows)

@@ -78,6 +78,29 @@ def _mixed(site: str) -> None:
     mixed()
 
 
+@dag(schedule=None, params={"directory": Param("", type="string")})
+def sent():
+    """Runs in a runtime that central sends."""
+
+    @task(executor=REMOTE, queue="sent")
+    def hold(params: dict | None = None) -> str:
+        """Write our pid, then wait until the file `go` exists; return the version of Airflow."""
+        import os
+        import time
+        from pathlib import Path
+
+        import airflow
+
+        directory = Path(params["directory"])
+        (directory / "sent.pids").write_text(f"{os.getpid()}\n")
+        while not (directory / "go").exists():
+            time.sleep(0.2)
+        return airflow.__version__
+
+    hold()
+
+
 upgraded()
+sent()
 for _site in ("old", "new"):
     _mixed(_site)
