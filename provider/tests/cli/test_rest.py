@@ -131,6 +131,8 @@ VERBS: dict[tuple[str, str], list[list[str]]] = {
     ("grants", "suggest"): [["dag"], ["dag", "-o", "json"], ["another"]],
     ("audit", "list"): [[], ["--kind", "action", "-o", "json"], ["--worker", "edge"]],
 }
+READING = {"asked", "history", "list", "log", "show", "suggest", "summary", "why"}
+"""Verbs that change nothing: both ways answer about the same site."""
 LOOKS = [
     (group, "list") for group in ("enrol", "workers", "jobs", "queues", "bundles", "runtimes", "releases", "grants", "audit")
 ]
@@ -173,10 +175,16 @@ def test_a_verb_prints_and_does_the_same_in_either_way(
     monkeypatch.chdir(keys)
     monkeypatch.setattr("getpass.getuser", lambda: "ann")
     monkeypatch.setenv("AIRFLOW_REMOTE_TOKEN", "ann")
+    token_id = _a_site()
+    if words[1] in READING:
+        in_process, with_server = (_without_chance(_printed(run, *words, "--server", way)) for way in ("", server))
+        assert in_process == with_server
+        return
     results = []
     for way in ("", server):
-        empty_tables(database)
-        token_id = _a_site()
+        if results:
+            empty_tables(database)
+            token_id = _a_site()
         printed = _printed(run, *(token_id if word == "<token>" else word for word in words), "--server", way)
         looks = [json.loads(run(*look, "-o", "json")) for look in LOOKS]
         results.append(_without_chance([printed, looks]))
