@@ -156,7 +156,10 @@ class RunningWorker:
             argv += ["--runtime-python", sys.executable]
         argv += ["--bundle", f"dags-folder={self.bundle}"]
         own = {f"AIRFLOW_REMOTE_WORKER_RUNTIME__ENV__{name}": value for name, value in self.config.runtime.env.items()}
-        process = subprocess.Popen(argv, env={**os.environ, **own, **(extra_env or {})})
+        return self.keep(subprocess.Popen(argv, env={**os.environ, **own, **(extra_env or {})}))
+
+    def keep(self, process: subprocess.Popen[bytes]) -> subprocess.Popen[bytes]:
+        """Let a daemon end with the test."""
         self._processes.append(process)
         return process
 

@@ -38,7 +38,8 @@ def _is_on_sqlite(item: pytest.Item) -> bool:
 def served(_engine: object) -> Iterator[tuple[FastAPI, str]]:
     """The REST API, and the URL of the Airflow that it seems to be part of.
 
-    It ends with the engine, because its threads keep their connections. pytest-xdist can make several SQLite engines in a process.
+    It ends with the engine, because its threads keep their connections. pytest-xdist can make several SQLite engines in a
+    process.
     """
     app = create_rest_api()
     with Serving(app, SUB_PATH + PREFIX) as serving:
