@@ -55,7 +55,7 @@ ifeq ($(ONLY),hostile)
 	@exec .work/central/bin/python -m bench.hostile
 else ifeq ($(ONLY),travel)
 	@scripts/environments dev central worker runtime
-	@exec .work/central/bin/python -m bench.travel
+	@exec .work/central/bin/python -m bench.travel $(ARGS)
 else ifeq ($(ONLY),largest)
 	@scripts/environments dev central worker runtime
 	@exec .work/central/bin/python -m bench.travel_largest

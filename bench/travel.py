@@ -1,9 +1,10 @@
-"""Measures how Dag code travels: bytes, round trips and time, on a fast line and on one of 1 Mbit/s and 600 ms.
+"""Measures how Dag code, releases and runtimes travel: bytes, requests, time, on a fast line and on one of 1 Mbit/s and 600 ms.
 
     make bench ONLY=travel
+    make bench ONLY=travel ARGS="--parts runtimes"
 
 Starts a Postgres, one Airflow with all its processes, and workers behind a proxy that slows traffic down and counts its bytes.
-The bundle has 2,000 modules (17 MB) and a Dag. The last line is one JSON object. Takes about twelve minutes.
+The bundle has 2,000 modules (17 MB) and a Dag. The last line is one JSON object. Takes about fifteen minutes.
 
 | figure | meaning |
 |---|---|
@@ -21,23 +22,26 @@ The bundle has 2,000 modules (17 MB) and a Dag. The last line is one JSON object
 | `runtime_build_s` | build the default runtime for one platform, store and publish it |
 | `runtime_ready_s` | from the start of a worker without a runtime until its runtime has passed the canary |
 | `runtime_cold_mb`, `runtime_patch_mb` | bytes on the wire for it, and for the next patch of Airflow |
-| `empty_machine_to_first_task_…_mbit_s` | seconds from `join` to the first task's end, without runtime and Dag files, by line |
+| `release_gap_s` | how long a worker takes no jobs while it changes to another release of itself |
+| `empty_machine_to_first_task_s_at_…_mbit_s` | from `join` to the first task's end, without runtime and Dag files, by line |
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 import random
 import shutil
 import statistics
 import subprocess
 import sys
+from collections.abc import Collection
 from contextlib import ExitStack
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from bench import travel_runtimes
+from bench import travel_releases, travel_runtimes
 from testkit.network.fault_proxy import FaultProxy
 from testkit.servers.airflow import Airflow
 from testkit.servers.postgres import PostgresServer
@@ -51,6 +55,7 @@ MODULE_BYTES = 8500
 PACK = r"/trees/[0-9a-f]{64}/"
 SLOW = {"latency_s": 0.3, "bytes_per_s": 125_000}
 """In each direction: 600 ms for a round trip, 1 Mbit/s."""
+PARTS = ("code", "releases", "runtimes")
 RUNS = 12
 """No-op tasks for each of the two ways."""
 CHECK = """
@@ -74,6 +79,7 @@ class Bench:
     """Central, and the directory of its bundle."""
 
     def __init__(self, stack: ExitStack) -> None:
+        self.home = HOME
         self.dags = HOME / "dags"
         shutil.copytree(ROOT / "bench/dags_travel", self.dags, ignore=shutil.ignore_patterns("__pycache__"))
         (self.dags / ".airflowignore").write_text("library\n")
@@ -127,67 +133,81 @@ class Bench:
 
 
 def main() -> int:
+    parser = argparse.ArgumentParser(
+        prog="make bench ONLY=travel",
+        description="Measures how code, releases and runtimes travel.",
+    )
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS, help="measure only these (all)")
+    options = parser.parse_args()
     shutil.rmtree(HOME, ignore_errors=True)
     HOME.mkdir(parents=True)
     with ExitStack() as stack:
         say("starting central")
         bench = Bench(stack)
-        figures = measure(bench)
+        figures = measure(bench, options.parts)
     for name, value in figures.items():
         print(f"  {name:<34} {value}")
     print(json.dumps(figures))
     return 0
 
 
-def measure(bench: Bench) -> dict[str, float]:
+def measure(bench: Bench, parts: Collection[str]) -> dict[str, float]:
     figures: dict[str, float] = {}
     say("publishing")
     with Publisher(bench) as publisher:
         figures["publish_cold_2000_s"] = publisher.publish()
         figures["publish_unchanged_s"] = min(publisher.publish() for _ in range(5))
-
-        say("a worker without any file")
-        worker = bench.add_worker("cold", queue="pushed")
-        figures["bundle_cold_2000_s"] = bench.start_s("pushed")
-        figures["bundle_cold_2000_mb"] = bench.traffic()[1] / 1e6
-        before = bench.traffic()[0]
-        bench.start_s("pushed")
-        figures["bundle_warm_requests"] = bench.traffic()[0] - before
-        check = [WORK / "worker/bin/python", "-I", "-c", CHECK, worker.state / "code/trees"]
-        figures["bundle_warm_ms"] = float(subprocess.check_output(check, text=True)) * 1000
-
-        say("one changed file")
-        size = bench.change_one(1)
-        figures["publish_one_changed_s"] = publisher.publish()
-        requests, received = bench.traffic()
-        bench.start_s("pushed")
-        figures["bundle_one_changed_bytes_ratio"] = (bench.traffic()[1] - received) / size
-        figures["bundle_one_changed_round_trips"] = bench.traffic()[0] - requests
-
-        say("no-op tasks, whose code came from central or is the site's")
-        bench.add_worker("placed", queue="placed", bundles={"dags-folder": bench.dags})
-        starts: dict[str, list[float]] = {"pushed": [], "placed": []}
-        for _ in range(RUNS):
-            for queue in starts:
-                starts[queue].append(bench.start_s(queue))
-        for queue, values in starts.items():
-            figures[f"start_{queue}_ms"] = statistics.median(values) * 1000
-
-        say("a line of 1 Mbit/s and 600 ms")
-        bench.proxy.slow(**SLOW)
-        unchanged = statistics.median(bench.start_s("pushed") for _ in range(3))
-        bench.change_one(2)
-        publisher.publish()
-        figures["bundle_one_changed_slow_s"] = bench.start_s("pushed") - unchanged
-        worker.stop()
-        bench.proxy.heal()
-        bench.add_worker("slow", queue="pushed")
-        bench.proxy.slow(**SLOW)
-        figures["bundle_cold_2000_slow_s"] = bench.start_s("pushed")
-        bench.proxy.heal()
-    say("runtimes")
-    figures |= travel_runtimes.measure(bench)
+        if "code" in parts:
+            figures |= measure_code(bench, publisher)
+    for name, part in (("releases", travel_releases), ("runtimes", travel_runtimes)):
+        if name in parts:
+            say(name)
+            figures |= part.measure(bench)
     return {name: round(value, 3) for name, value in figures.items()}
+
+
+def measure_code(bench: Bench, publisher: Publisher) -> dict[str, float]:
+    figures: dict[str, float] = {}
+    say("a worker without any file")
+    worker = bench.add_worker("cold", queue="pushed")
+    figures["bundle_cold_2000_s"] = bench.start_s("pushed")
+    figures["bundle_cold_2000_mb"] = bench.traffic()[1] / 1e6
+    before = bench.traffic()[0]
+    bench.start_s("pushed")
+    figures["bundle_warm_requests"] = bench.traffic()[0] - before
+    check = [WORK / "worker/bin/python", "-I", "-c", CHECK, worker.state / "code/trees"]
+    figures["bundle_warm_ms"] = float(subprocess.check_output(check, text=True)) * 1000
+
+    say("one changed file")
+    size = bench.change_one(1)
+    figures["publish_one_changed_s"] = publisher.publish()
+    requests, received = bench.traffic()
+    bench.start_s("pushed")
+    figures["bundle_one_changed_bytes_ratio"] = (bench.traffic()[1] - received) / size
+    figures["bundle_one_changed_round_trips"] = bench.traffic()[0] - requests
+
+    say("no-op tasks, whose code came from central or is the site's")
+    bench.add_worker("placed", queue="placed", bundles={"dags-folder": bench.dags})
+    starts: dict[str, list[float]] = {"pushed": [], "placed": []}
+    for _ in range(RUNS):
+        for queue in starts:
+            starts[queue].append(bench.start_s(queue))
+    for queue, values in starts.items():
+        figures[f"start_{queue}_ms"] = statistics.median(values) * 1000
+
+    say("a line of 1 Mbit/s and 600 ms")
+    bench.proxy.slow(**SLOW)
+    unchanged = statistics.median(bench.start_s("pushed") for _ in range(3))
+    bench.change_one(2)
+    publisher.publish()
+    figures["bundle_one_changed_slow_s"] = bench.start_s("pushed") - unchanged
+    worker.stop()
+    bench.proxy.heal()
+    bench.add_worker("slow", queue="pushed")
+    bench.proxy.slow(**SLOW)
+    figures["bundle_cold_2000_slow_s"] = bench.start_s("pushed")
+    bench.proxy.heal()
+    return figures
 
 
 class Publisher:

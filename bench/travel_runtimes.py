@@ -61,7 +61,7 @@ def measure(bench: Bench) -> dict[str, float]:
         began = time.monotonic()
         worker.start()
         bench.start_s(queue, timeout_s=600)
-        figures[f"empty_machine_to_first_task_{mbit_s}_mbit_s"] = time.monotonic() - began
+        figures[f"empty_machine_to_first_task_s_at_{mbit_s}_mbit_s"] = time.monotonic() - began
         bench.proxy.heal()
     return figures
 

@@ -5,20 +5,17 @@ The releases are added by `airflow remote releases add`, from the wheels that th
 
 from __future__ import annotations
 
-import re
-import shutil
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from zipfile import ZipFile
 
 import psutil
 import pytest
 
 from testkit.processes import wait_until
 from testkit.servers.airflow import Airflow
-from testkit.versions import WORK
+from testkit.wheels import write_wheels
 from testkit.worker import Worker
 
 from .conftest import Pushing, dag_source
@@ -113,27 +110,6 @@ def new_worker(home: Path, pushing: Pushing) -> Iterator[Callable[[str], Worker]
     yield start
     for worker in workers:
         worker.stop()
-
-
-def write_wheels(directory: Path, version: str, changes: Mapping[str, str]) -> None:
-    """Copy our wheels; the worker's gets another version, and *changes* is appended to its modules, by path."""
-    directory.mkdir(parents=True)
-    (protocol,) = (WORK / "wheels").glob("airflow_remote_protocol-*.whl")
-    shutil.copy(protocol, directory)
-    (ours,) = (WORK / "wheels").glob("airflow_remote_worker-*.whl")
-    before = ours.name.split("-")[1]
-    old, new = (f"airflow_remote_worker-{one}.dist-info" for one in (before, version))
-    with ZipFile(ours) as source, ZipFile(directory / ours.name.replace(before, version), "w") as target:
-        for name in source.namelist():
-            content = source.read(name)
-            if name == f"{old}/METADATA":
-                content = content.replace(f"\nVersion: {before}\n".encode(), f"\nVersion: {version}\n".encode())
-            elif name == f"{old}/RECORD":
-                content = re.sub(rb",[^,\n]*,[^,\n]*$", b",,", content.replace(old.encode(), new.encode()), flags=re.MULTILINE)
-            elif name == "airflow_remote_worker/__init__.py":
-                content = content.replace(f'"{before}"'.encode(), f'"{version}"'.encode())
-            module = name.removeprefix("airflow_remote_worker/").removesuffix(".py")
-            target.writestr(name.replace(old, new), content + changes.get(module, "").encode())
 
 
 def begin(pushing: Pushing, name: str, directory: Path) -> tuple[str, psutil.Process]:
