@@ -19,7 +19,7 @@ from typing import Any
 
 import pytest
 
-from testkit.servers.airflow import Airflow
+from testkit.servers.airflow import IDLE_S, Airflow
 from testkit.servers.postgres import PostgresServer
 from testkit.site import Site
 from testkit.worker import Worker
@@ -158,7 +158,7 @@ def central(home: Path, postgres_server: PostgresServer, workers_of: dict[str, l
             "AIRFLOW__CORE__FERNET_KEY": base64.urlsafe_b64encode(os.urandom(32)).decode(),
             # Short, so that a test of lost jobs only waits for `lost_after`.
             "AIRFLOW__REMOTE__RECONNECT_SECONDS": "10",
-            "AIRFLOW__SCHEDULER__SCHEDULER_IDLE_SLEEP_TIME": "0.3",
+            "AIRFLOW__SCHEDULER__SCHEDULER_IDLE_SLEEP_TIME": IDLE_S,
             # Settings that tasks at a site must receive too (test_task_settings).
             "AIRFLOW__CORE__DEFAULT_TIMEZONE": "Europe/Berlin",
             "AIRFLOW__CORE__DEFAULT_TASK_EXECUTION_TIMEOUT": "3000",
@@ -183,7 +183,7 @@ def redundant(home: Path, postgres_server: PostgresServer, workers_of: dict[str,
         settings={
             "AIRFLOW__CORE__PARALLELISM": str(PARALLELISM),
             "AIRFLOW__REMOTE__GATEWAY_BODY_BYTES": str(1 << 20),
-            "AIRFLOW__SCHEDULER__SCHEDULER_IDLE_SLEEP_TIME": "0.3",
+            "AIRFLOW__SCHEDULER__SCHEDULER_IDLE_SLEEP_TIME": IDLE_S,
             # How soon one scheduler detects that another has ended.
             "AIRFLOW__SCHEDULER__SCHEDULER_HEARTBEAT_SEC": "1",
             "AIRFLOW__SCHEDULER__SCHEDULER_HEALTH_CHECK_THRESHOLD": "8",

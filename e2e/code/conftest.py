@@ -17,7 +17,7 @@ from testkit.bundles import GIT, LOCAL, SNAPSHOTS
 from testkit.network.fault_proxy import FaultProxy
 from testkit.processes import wait_until
 from testkit.repository import Repository
-from testkit.servers.airflow import Airflow
+from testkit.servers.airflow import IDLE_S, Airflow
 from testkit.servers.postgres import PostgresServer
 from testkit.versions import AIRFLOW
 from testkit.worker import Worker
@@ -99,7 +99,7 @@ def pushing(home: Path, postgres_server: PostgresServer) -> Iterator[Pushing]:
         settings={
             **configured(aside),
             "AIRFLOW__REMOTE__BLOB_STORE": blobs.as_uri() if blobs else "database",
-            "AIRFLOW__SCHEDULER__SCHEDULER_IDLE_SLEEP_TIME": "0.3",
+            "AIRFLOW__SCHEDULER__SCHEDULER_IDLE_SLEEP_TIME": IDLE_S,
             "PYTHONPATH": str(Path(__file__).parent.parent.parent),
         },
         settings_of_api_server=configured(home / "not-mounted"),

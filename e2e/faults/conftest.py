@@ -19,7 +19,7 @@ from sqlalchemy import create_engine, text
 
 from testkit.network.fault_proxy import FaultProxy
 from testkit.processes import wait_until
-from testkit.servers.airflow import Airflow
+from testkit.servers.airflow import IDLE_S, Airflow
 from testkit.servers.postgres import PostgresServer
 from testkit.site import Site
 from testkit.worker import Worker
@@ -64,7 +64,7 @@ def impatient(faults_home: Path, database: PostgresServer) -> Iterator[Airflow]:
         settings={
             "AIRFLOW__CORE__PARALLELISM": "48",
             "AIRFLOW__CORE__MAX_ACTIVE_TASKS_PER_DAG": "48",
-            "AIRFLOW__SCHEDULER__SCHEDULER_IDLE_SLEEP_TIME": "0.3",
+            "AIRFLOW__SCHEDULER__SCHEDULER_IDLE_SLEEP_TIME": IDLE_S,
             "AIRFLOW__SCHEDULER__SCHEDULER_HEARTBEAT_SEC": "1",
             "AIRFLOW__SCHEDULER__SCHEDULER_HEALTH_CHECK_THRESHOLD": "8",
             "AIRFLOW__SCHEDULER__ORPHANED_TASKS_CHECK_INTERVAL": "2",
