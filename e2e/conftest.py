@@ -49,6 +49,7 @@ GROUPS = {
         "faults/test_restarts_of_worker.py",
         "faults/test_restarts_of_central.py",
         "faults/test_fairness.py",
+        "faults/test_alerts.py",
     ),
     "redundant": (
         "test_schedulers.py",

@@ -6,7 +6,7 @@ import os
 import tempfile
 from typing import Any
 
-GROUPS = ("workers", "enrolment tokens", "queues", "policies", "jobs", "audit", "")
+GROUPS = ("workers", "enrolment tokens", "queues", "policies", "jobs", "incidents", "audit", "")
 
 
 def main() -> None:

@@ -21,10 +21,12 @@ from testkit.network.fault_proxy import FaultProxy
 from testkit.processes import wait_until
 from testkit.servers.airflow import IDLE_S, Airflow
 from testkit.servers.postgres import PostgresServer
+from testkit.servers.webhook import WebhookReceiver
 from testkit.site import Site
 from testkit.worker import Worker
 
 DAGS = Path(__file__).parent / "dags"
+ON_CENTRAL = Path(__file__).parent.parent / "on_central"
 HEARTBEAT_TIMEOUT_S = 16
 """Airflow's timeout for the heartbeat of a running task; central refreshes heartbeats every 10 s."""
 SILENT_AFTER_S = 13
@@ -35,6 +37,7 @@ RETRY_CEILING_S = 3
 OFFER_DEADLINE_S = 2
 SLOTS = 8
 """The slots of each site."""
+ALERT_SILENT_S = 20
 DRAIN_S = 1
 """The workers' drain timeout."""
 
@@ -55,8 +58,24 @@ def database() -> Iterator[PostgresServer]:
 
 
 @pytest.fixture(scope="session")
-def impatient(faults_home: Path, database: PostgresServer) -> Iterator[Airflow]:
+def incident_receiver() -> Iterator[WebhookReceiver]:
+    """The webhook to which *impatient* sends incidents."""
+    with WebhookReceiver() as receiver:
+        yield receiver
+
+
+@pytest.fixture(scope="session")
+def incident_file(faults_home: Path) -> Path:
+    """The file to which a notifier of *impatient* writes incidents."""
+    return faults_home / "incidents.txt"
+
+
+@pytest.fixture(scope="session")
+def impatient(
+    faults_home: Path, database: PostgresServer, incident_receiver: WebhookReceiver, incident_file: Path
+) -> Iterator[Airflow]:
     """Central with short timeouts: a worker is silent after 13 s, a task without heartbeat fails after 16 s."""
+    notified = {"path": str(incident_file), "text": "{% for one in incidents %}{{ one.event }} {{ one.subject }}\n{% endfor %}"}
     deployment = Airflow(
         faults_home / "central",
         database_url=database.create_database("airflow_faults"),
@@ -75,6 +94,10 @@ def impatient(faults_home: Path, database: PostgresServer) -> Iterator[Airflow]:
             "AIRFLOW__REMOTE__OFFER_DEADLINE_SECONDS": str(OFFER_DEADLINE_S),
             "AIRFLOW__REMOTE__OFFER_ATTEMPTS": "8",
             "AIRFLOW__REMOTE__REOFFER_DELAY_SECONDS": "0.5",
+            "AIRFLOW__REMOTE__ALERT_SILENT_SECONDS": str(ALERT_SILENT_S),
+            "AIRFLOW__REMOTE__ALERT_WEBHOOK": incident_receiver.url,
+            "AIRFLOW__REMOTE__NOTIFIERS": json.dumps([{"classpath": "file_notifier.FileNotifier", "kwargs": notified}]),
+            "PYTHONPATH": str(ON_CENTRAL),
         },
     )
     try:

@@ -47,6 +47,7 @@ def get_provider_info() -> dict[str, Any]:
                         "type": "string",
                         "example": None,
                         "default": option.default,
+                        **({"sensitive": True} if option.is_secret else {}),
                     }
                     for name, option in TEXT_OPTIONS.items()
                 },

@@ -44,6 +44,8 @@ class TextOption:
     text: str
     choices: tuple[str, ...] = ()
     """The allowed values; empty: any."""
+    is_secret: bool = False
+    """Whether the value may contain a secret: it can then be set by a command or a secrets backend, too."""
 
 
 OPTIONS: dict[str, Option] = {
@@ -179,6 +181,22 @@ OPTIONS: dict[str, Option] = {
         "How long older published trees of a bundle are kept, in days. The newest tree, the three before it and those of open "
         "jobs are kept in any case, and at most 100 trees of a bundle.",
     ),
+    "alert_silent_seconds": Option(
+        100,
+        5,
+        86400,
+        "How long a worker may be silent before that is an incident, in seconds. Keep it above poll_seconds + 45: a worker "
+        "whose connection breaks without a trace needs that long to notice and return.",
+    ),
+    "alert_waiting_seconds": Option(
+        900, 0, 604800, "How long the oldest job of a queue may wait before that is an incident, in seconds. 0: never."
+    ),
+    "alert_disk_mb": Option(
+        200,
+        0,
+        1e6,
+        "With how little free space on a worker's disk that is an incident, in MB. Workers take no jobs below their min_free_mb.",
+    ),
     "history_days": Option(14, 1, 3650, "How long ended jobs are kept, in days."),
     "audit_days": Option(90, 1, 3650, "How long the audit log is kept, including the requests of jobs, in days."),
 }
@@ -198,6 +216,17 @@ TEXT_OPTIONS: dict[str, TextOption] = {
         "Where the files of published bundles are stored: database, or the URL of a directory or an object store as Airflow's "
         "ObjectStoragePath knows it (file:///srv/airflow/blobs, s3://my_connection@bucket/blobs). All API servers and publishers "
         "need access to it.",
+    ),
+    "alert_webhook": TextOption(
+        "",
+        "URL that receives each begin and recovery of an incident as JSON by POST. Empty: none.",
+        is_secret=True,
+    ),
+    "notifiers": TextOption(
+        "",
+        "Airflow notifiers that are called at each begin and recovery of an incident, as a JSON list of "
+        '{"classpath": "…", "kwargs": {…}}. Their templates get `message` and `incidents`. Empty: none.',
+        is_secret=True,
     ),
     "callback_queue": TextOption(
         "default",
@@ -257,10 +286,15 @@ class Settings:
     credential_days: float
     pack_concurrency: int
     tree_days: float
+    alert_silent_seconds: float
+    alert_waiting_seconds: float
+    alert_disk_mb: float
     history_days: float
     audit_days: float
     suspend_on_replay: bool
     blob_store: str
+    alert_webhook: str
+    notifiers: str
     callback_queue: str
     publish: str
     runtimes: str

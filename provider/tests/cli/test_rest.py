@@ -129,6 +129,9 @@ VERBS: dict[tuple[str, str], list[list[str]]] = {
     ("grants", "mode"): [["*", "audit"]],
     ("grants", "asked"): [[], ["--ungranted", "--dag", "dag", "-o", "json"]],
     ("grants", "suggest"): [["dag"], ["dag", "-o", "json"], ["another"]],
+    ("alerts", "list"): [[], ["--all", "-o", "json"]],
+    ("alerts", "show"): [["nothing"]],
+    ("alerts", "acknowledge"): [["nothing"]],
     ("audit", "list"): [[], ["--kind", "action", "-o", "json"], ["--worker", "edge"]],
 }
 READING = {"asked", "history", "list", "log", "show", "suggest", "summary", "why"}

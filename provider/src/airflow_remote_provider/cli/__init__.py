@@ -13,6 +13,7 @@ def get_remote_cli_commands() -> list[Any]:
     from airflow.cli.cli_config import GroupCommand
 
     from airflow_remote_provider.cli import (
+        alerts,
         audit,
         bundles,
         enrol,
@@ -27,11 +28,11 @@ def get_remote_cli_commands() -> list[Any]:
         workers,
     )
 
-    parts = (enrol, installer, workers, jobs, queues, bundles, publish, runtimes, releases, sign, grants, audit)
+    parts = (enrol, installer, workers, jobs, queues, bundles, publish, runtimes, releases, sign, grants, alerts, audit)
     return [
         GroupCommand(
             name="remote",
-            help="Remote Executor: workers, enrolment, jobs, queues, Dag bundles, runtimes, releases, signatures, grants, audit",
+            help="Remote Executor: workers, enrolment, jobs, queues, bundles, runtimes, releases, grants, incidents, audit",
             subcommands=tuple(part.commands() for part in parts),
         )
     ]

@@ -19,6 +19,7 @@ from airflow_remote_provider.ledger.views.accesses import AccessFilter, AccessRo
 from airflow_remote_provider.ledger.views.audit import AuditFilter, AuditRow
 from airflow_remote_provider.ledger.views.bundles import BundleDetails, BundleSummary
 from airflow_remote_provider.ledger.views.history import MOST_POINTS, HistoryRow
+from airflow_remote_provider.ledger.views.incidents import Incident
 from airflow_remote_provider.ledger.views.jobs import JobFilter, JobRow
 from airflow_remote_provider.ledger.views.page import Page, Slice, read_all
 from airflow_remote_provider.ledger.views.queues import QueueRow
@@ -238,6 +239,17 @@ class CentralClient:
 
     def update_worker(self, name: str) -> WorkerRow:
         return self._client.change(WorkerRow, "POST", "workers", name, "update")
+
+    # Incidents
+
+    def list_incidents(self, *, recovered: bool) -> list[Incident]:
+        return self._client.get(Listed[Incident], "incidents", query={"recovered": recovered}).items
+
+    def show_incident(self, incident_id: str) -> Incident:
+        return self._client.get(Incident, "incidents", incident_id)
+
+    def acknowledge_incident(self, incident_id: str) -> Incident:
+        return self._client.change(Incident, "POST", "incidents", incident_id, "acknowledge")
 
     # Accesses and the audit
 

@@ -13,6 +13,7 @@ from airflow_remote_provider.models.deferral import Deferral
 from airflow_remote_provider.models.duty import Duty
 from airflow_remote_provider.models.enrolment import EnrolmentToken
 from airflow_remote_provider.models.history import History
+from airflow_remote_provider.models.incident import IncidentRow, NoticeRow
 from airflow_remote_provider.models.job import Job
 from airflow_remote_provider.models.queue import Queue
 from airflow_remote_provider.models.release import ReleaseRow
@@ -33,7 +34,9 @@ __all__ = [
     "Edition",
     "EnrolmentToken",
     "History",
+    "IncidentRow",
     "Job",
+    "NoticeRow",
     "Queue",
     "ReleaseRow",
     "RuntimeRow",

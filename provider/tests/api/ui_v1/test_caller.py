@@ -22,6 +22,7 @@ EXAMPLES = {
     "kind": "queue",
     "bundle": "b",
     "runtime": "r",
+    "incident_id": "i",
     "digest": "0" * 64,
 }
 BODIES: dict[str, dict[str, Any]] = {

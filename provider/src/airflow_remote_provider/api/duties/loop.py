@@ -15,6 +15,8 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from airflow_remote_provider import compat, metrics
+from airflow_remote_provider.api.duties.alerts import EVERY_S as ALERTS_EVERY_S
+from airflow_remote_provider.api.duties.alerts import Alerts
 from airflow_remote_provider.api.duties.gauges import Gauges
 from airflow_remote_provider.api.duties.observation import BREAK_S, ObservationWindow
 from airflow_remote_provider.api.duties.recorder import EVERY_S as RECORDED_EVERY_S
@@ -31,6 +33,7 @@ from airflow_remote_provider.ledger import (
     expired_offers,
     held_runtimes,
     history,
+    incidents,
     lost_jobs,
     retention,
     site_runtimes,
@@ -80,6 +83,7 @@ class Duties:
         silent_after = timedelta(seconds=settings.silent_after_seconds)
         self._gauges = Gauges(silent_after=silent_after) if compat.metrics_are_on() else None
         self._recorder = Recorder(silent_after=silent_after)
+        self.alerts = Alerts(pool, settings)
         self._observation = ObservationWindow(settings.reconnect_seconds, monotonic=time.monotonic)
         self._offer_deadline = timedelta(seconds=settings.offer_deadline_seconds)
 
@@ -111,12 +115,15 @@ class Duties:
                     on_duty = await self._run_round()
                     if not on_duty:
                         self._recorder.forget()
+                        self.alerts.stand_down()
                 if on_duty and self._busy:
                     await self._sweep()
                 if on_duty and self._gauges and self._is_due("gauges", metrics.GAUGES_EVERY_S):
                     await self._pool.call(self._gauges.report)
                 if on_duty and self._is_due("history", RECORDED_EVERY_S):
                     await self._record()
+                if on_duty and self._is_due("alerts", ALERTS_EVERY_S):
+                    await self._find_incidents()
                 if on_duty and self._is_due("intents", INTENTS_EVERY_S):
                     await self._pool.call(workers.end_intents)
                 if on_duty and self._is_due("runtimes", ROUND_EVERY_S):
@@ -128,6 +135,7 @@ class Duties:
                     await self._pool.blocking(compat.forget_unused_triggers)
                     await self._pool.call(retention.purge, older_than=timedelta(days=self._settings.history_days))
                     await self._pool.call(audit.purge, older_than=timedelta(days=self._settings.audit_days))
+                    await self._pool.call(incidents.purge, older_than=timedelta(days=self._settings.history_days))
                     await self._pool.call(self._purge_history)
                     await self._pool.call(self._purge_worker_logs)
             except (SQLAlchemyError, OSError) as error:
@@ -135,6 +143,7 @@ class Duties:
                 on_duty = False
                 if getattr(error, "connection_invalidated", True):  # not merely a lock that was held for too long
                     self._observation.end()
+                    self.alerts.stand_down()
                 self._due.pop("round", None)
                 await asyncio.sleep(RETRY_S)
             except Exception as error:
@@ -165,6 +174,17 @@ class Duties:
             faults.report_failure("write the history of this minute", error)
         else:
             faults.report_success("write the history of this minute")
+
+    async def _find_incidents(self) -> None:
+        """Look for incidents. A failure must not delay the other duties."""
+        try:
+            if await self._pool.call(self.alerts.look):
+                self.alerts.wake()
+        except Exception as error:
+            self.alerts.stand_down()
+            faults.report_failure("look for incidents", error)
+        else:
+            faults.report_success("look for incidents")
 
     def _purge_worker_logs(self, session: Session) -> None:
         here = self._worker_logs.worker_ids()  # first, so that workers that join meanwhile are not among them

@@ -18,6 +18,7 @@ from airflow_remote_provider.api.ui_v1 import (
     bulk,
     bundles,
     history,
+    incidents,
     jobs,
     live,
     queues,
@@ -42,7 +43,10 @@ THREADS = 2
 """Ledger threads: few, so that users wait for each other and leave the database to the workers."""
 
 router = Routes()
-PARTS = (workers, worker_log, bulk, tokens, queues, bundles, runtimes, releases, statements, history, jobs, audit, summary)
+PARTS = (
+    *(workers, worker_log, bulk, tokens, queues, bundles, runtimes, releases, statements),
+    *(history, jobs, incidents, audit, summary),
+)
 """What each way to call the API has. Streams of events (`live`) and `/me` are for pages and programs."""
 
 

@@ -134,6 +134,7 @@ async def _running(app: FastAPI, execution_api: Callable[[], Any]) -> AsyncItera
                 "dispatch": dispatcher.run,
                 "listen": dispatcher.listen,
                 "duties": duties.run,
+                "alerts": duties.alerts.deliver,
                 "publish": publishing.run,
                 "runtimes": Following(options).run,
                 "collect": Collector(pool, options).run,

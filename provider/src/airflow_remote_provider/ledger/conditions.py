@@ -1,0 +1,146 @@
+"""Reads what needs an operator now, for :mod:`.incident_rules`. Reads only; takes a few statements for any size of the fleet."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from datetime import timedelta
+
+import msgspec
+from airflow_remote_protocol.messages import IntentMode
+from sqlalchemy import or_, select
+from sqlalchemy.orm import Session
+
+from airflow_remote_provider.compat import database_now
+from airflow_remote_provider.ledger.incident_rules import Condition, IncidentKind
+from airflow_remote_provider.ledger.presentable import presentable
+from airflow_remote_provider.ledger.queues import depths
+from airflow_remote_provider.ledger.usage import FRESH
+from airflow_remote_provider.ledger.views.serving import NO_CAPACITY, capacities
+from airflow_remote_provider.models import ReleaseRow, RuntimeRow, Usage, Worker, WorkerContact
+
+MOST_ROWS = 2000
+"""Workers with a condition that are read at one look: more than can be open incidents."""
+LONGEST_TEXT = 1000
+TIME = "%Y-%m-%d %H:%M:%S UTC"
+UNSERVED_AFTER = timedelta(seconds=60)
+"""How long a job must wait before its queue counts as unserved."""
+CREDENTIAL_SHARE = 0.05
+"""What must remain of a credential's life. Workers replace theirs at 70 to 90 % of it."""
+
+OF_WORKERS = frozenset({IncidentKind.WORKER_SILENT, IncidentKind.WORKER_FLAGGED, IncidentKind.CREDENTIAL_ENDING})
+"""Kinds that :func:`find_of_workers` covers."""
+OF_THE_REST = frozenset(IncidentKind) - OF_WORKERS
+"""Kinds that :func:`find_the_rest` covers."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """When something counts as a condition."""
+
+    silent: timedelta
+    waiting: timedelta
+    """Zero: jobs may wait for any time."""
+    disk_bytes: float
+    credential_life: timedelta
+    presence: timedelta
+    """`[remote] silent_after_seconds`."""
+
+
+def find_of_workers(session: Session, limits: Limits, *, except_workers: Collection[str] = ()) -> list[Condition]:
+    """Return the conditions of workers that need no report: one statement. *except_workers* are ids."""
+    now = database_now(session)
+    silent_since, ends_by = now - limits.silent, now + CREDENTIAL_SHARE * limits.credential_life
+    serves = Worker.intent.in_([IntentMode.SERVE.value, IntentMode.PAUSE.value])  # a drained machine may be switched off
+    silent = Worker.boot_id.is_not(None) & Worker.suspended_at.is_(None) & serves & (WorkerContact.last_seen_at < silent_since)
+    columns = (Worker.id, Worker.name, Worker.team, Worker.alarm, Worker.credential_expires_at, WorkerContact.last_seen_at)
+    query = (
+        select(*columns, silent.label("is_silent"))
+        .select_from(Worker)
+        .outerjoin(WorkerContact, WorkerContact.worker_id == Worker.id)
+        .where(Worker.removed_at.is_(None), Worker.revoked_at.is_(None))
+        .where(or_(silent, Worker.alarm != "", Worker.credential_expires_at < ends_by))
+        .order_by(Worker.name)
+        .limit(MOST_ROWS)
+    )
+    found: list[Condition] = []
+    for row in session.execute(query):
+        if row.id in except_workers:
+            continue
+        if row.is_silent:
+            text = f"the worker {row.name} is silent since {row.last_seen_at:{TIME}}; check its machine and network"
+            found.append(_condition(IncidentKind.WORKER_SILENT, row.name, text, row.team))
+        if row.alarm:
+            found.append(_condition(IncidentKind.WORKER_FLAGGED, row.name, f"the worker {row.name}: {row.alarm}", row.team))
+        if row.credential_expires_at is not None and row.credential_expires_at < ends_by:
+            text = (
+                f"the credential of the worker {row.name} ends at {row.credential_expires_at:{TIME}} and was not "
+                "replaced; let the worker reach central before, or join it again with: "
+                f"airflow remote enrol create --replaces {row.name}"
+            )
+            found.append(_condition(IncidentKind.CREDENTIAL_ENDING, row.name, text, row.team))
+    return found
+
+
+def find_the_rest(session: Session, limits: Limits, *, except_workers: Collection[str] = ()) -> list[Condition]:
+    """Return the conditions of queues, disks and rollouts. Four statements, or five while jobs wait."""
+    return [*_of_queues(session, limits), *_of_disks(session, limits, except_workers), *_of_rollouts(session)]
+
+
+def _of_queues(session: Session, limits: Limits) -> list[Condition]:
+    waiting = [(depth, depth.oldest_queued_at) for depth in depths(session) if depth.queued and depth.oldest_queued_at]
+    if not waiting:
+        return []
+    now, found = database_now(session), []
+    serving = capacities(session, silent_after=limits.presence)
+    for depth, oldest_at in waiting:
+        age = now - oldest_at
+        queue = presentable(depth.queue, longest=100)
+        if age >= UNSERVED_AFTER and not serving.get((depth.queue, depth.team), NO_CAPACITY).workers:
+            text = f"{depth.queued} job(s) of the queue {queue} wait, and no worker takes them; see airflow remote jobs why"
+            found.append(_condition(IncidentKind.QUEUE_UNSERVED, depth.queue, text, depth.team))
+        if limits.waiting and age >= limits.waiting:
+            text = f"the oldest job of the queue {queue} waits since {oldest_at:{TIME}}; see airflow remote jobs why"
+            found.append(_condition(IncidentKind.JOB_WAITING, depth.queue, text, depth.team))
+    return found
+
+
+class _Machine(msgspec.Struct):
+    disk_free: int
+
+
+class _Report(msgspec.Struct):
+    """The part of the protocol's `Usage` that is read here."""
+
+    machine: _Machine
+
+
+_REPORTS = msgspec.json.Decoder(_Report)
+
+
+def _of_disks(session: Session, limits: Limits, except_workers: Collection[str]) -> list[Condition]:
+    query = (
+        select(Worker.id, Worker.name, Worker.team, Usage.report)
+        .join(Usage, Usage.worker_id == Worker.id)
+        .where(Usage.at >= database_now(session) - FRESH, Worker.removed_at.is_(None), Worker.revoked_at.is_(None))
+    )
+    found = []
+    for row in session.execute(query):
+        free = _REPORTS.decode(row.report).machine.disk_free
+        if free < limits.disk_bytes and row.id not in except_workers:
+            text = f"the disk of the worker {row.name} has {free / 1e6:.0f} MB free; make room on its machine"
+            found.append(_condition(IncidentKind.DISK_FULL, row.name, text, row.team))
+    return found
+
+
+def _of_rollouts(session: Session) -> list[Condition]:
+    found = []
+    for table, kind in ((RuntimeRow, "runtime"), (ReleaseRow, "release")):
+        for row in session.execute(select(table.name, table.serial, table.halted).where(table.halted != "")):
+            text = f"the rollout of the {kind} {row.name}, serial {row.serial}, is halted: {row.halted}"
+            found.append(_condition(IncidentKind.ROLLOUT_HALTED, f"{kind} {row.name}", text))
+    return found
+
+
+def _condition(kind: IncidentKind, subject: str, text: str, team: str | None = None) -> Condition:
+    return Condition(kind, subject, presentable(text, longest=LONGEST_TEXT), team)
