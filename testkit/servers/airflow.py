@@ -31,8 +31,10 @@ from testkit.processes import Process, clean_environment, free_port, wait_until
 EXECUTORS = "LocalExecutor,RemoteExecutor:airflow_remote_provider.executor.RemoteExecutor"
 RUN_ENDED = frozenset({"success", "failed"})
 IDLE_S = "0.6"
-"""How long an idle scheduler sleeps in deployments that many tests share. Each round costs it and its database 40 ms of a core: with
-0.3 s they took a twelfth of a core all the time, with Airflow's default of 1 s half of that, but each task then starts later."""
+"""How long an idle scheduler sleeps in deployments that many tests share.
+
+With 0.3 s it and its database took a twelfth of a core all the time, with Airflow's default of 1 s half of that; the longer
+it is, the later each task starts."""
 
 
 @dataclass(frozen=True)
