@@ -35,6 +35,11 @@ SETTLED = """() => Promise.all(
 )"""
 """Waits for animations: elements that fade in don't have their final contrast yet."""
 
+OVERFLOWING = """() => [document.documentElement, ...document.querySelectorAll("[role=tabpanel]:not([hidden]) *")]
+    .filter(one => one.scrollWidth > one.clientWidth + 1 && getComputedStyle(one).overflowX !== "visible")
+    .map(one => `${one.tagName} ${one.innerText.slice(0, 80)}: ${one.scrollWidth} of ${one.clientWidth} px`)
+"""
+
 
 @pytest.fixture(scope="session")
 def browser() -> Iterator[Browser]:
@@ -87,6 +92,11 @@ def serious_problems(page: Page, part: str = "[role=tabpanel]:not([hidden])") ->
     page.evaluate(SETTLED)
     found = page.evaluate("part => axe.run(document.querySelector(part))", part)
     return [(one["id"], one["nodes"][0]["html"][:300]) for one in found["violations"] if one["impact"] in ("serious", "critical")]
+
+
+def overflowing(page: Page) -> list[str]:
+    """Return what is wider than its place: the page itself, or a table that scrolls sideways."""
+    return list(page.evaluate(OVERFLOWING))
 
 
 def _is_ours(url: str, ours: str) -> bool:

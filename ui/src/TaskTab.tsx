@@ -9,7 +9,7 @@ import { FleetLink } from "./components/FleetLink";
 import { EmptyNotice, ErrorNotice, Loading } from "./components/Notices";
 import { Duration, RelativeTime } from "./components/Time";
 import { size } from "./format";
-import type { Job, Listed, Waiting } from "./types";
+import type { Job, JobRuntime, Listed, Waiting } from "./types";
 import { useLive, type Pace } from "./useLive";
 import { words } from "./words";
 import { ERROR_TEXT } from "./colors";
@@ -71,6 +71,8 @@ function NewestTry({ job }: { job: Job }) {
     { label: fields.bundle, value: job.bundle ? <FleetLink query={{ tab: "bundles", bundle: job.bundle }}>{job.bundle}</FleetLink> : null },
     { label: fields.bundleVersion, value: job.bundle_version },
     { label: fields.tree, value: job.tree ? <TreeName digest={job.tree} /> : null },
+    { label: fields.runtime, value: job.runtime ? <RuntimeName runtime={job.runtime} /> : null },
+    { label: fields.release, value: job.release },
     { label: task.code, value: job.site_code ? <Text color={ERROR_TEXT}>{task.codeDiffers(job.worker ?? "", job.site_code.slice(0, 8))}</Text> : null },
     { label: fields.slots, value: job.slots === 1 ? null : String(job.slots) },
   ];
@@ -108,6 +110,12 @@ function Explanation({ job }: { job: Job }) {
 function WaitTime({ job }: { job: Job }) {
   if (job.accepted_at) return <Duration seconds={secondsBetween(job.queued_at, job.accepted_at)} />;
   return job.ended_at ? <Duration seconds={secondsBetween(job.queued_at, job.ended_at)} /> : <RelativeTime time={job.queued_at} />;
+}
+
+/** A runtime from central, as a link to its page; only its tree if central does not keep the edition any more. */
+function RuntimeName({ runtime: { name, serial, tree } }: { runtime: JobRuntime }) {
+  if (!name) return <TreeName digest={tree} />;
+  return <FleetLink query={{ tab: "runtimes", runtime: name }}>{words().runtimeSerial(name, serial)}</FleetLink>;
 }
 
 function WorkerLink({ name }: { name: string }) {

@@ -191,6 +191,10 @@ export interface Job {
   bundle_version: string | null;
   /** Digest of the tree that it runs; null: not offered yet, or its worker has the code. */
   tree: string | null;
+  /** The runtime from central that it runs in; null: not offered yet, or its worker's site has the runtime. */
+  runtime: JobRuntime | null;
+  /** The version of its worker's software; empty: not offered yet. */
+  release: string;
   /** Whether it waits for code to be published. */
   code_waits: boolean;
   /** What its worker does before the job starts, such as `code 43 %`. */
@@ -203,6 +207,13 @@ export interface Job {
   site_code: string | null;
   /** null in lists, and if the job is not running. */
   usage: { cpus: number; memory: number } | null;
+}
+
+export interface JobRuntime {
+  tree: string;
+  /** Empty: central does not keep the edition any more. */
+  name: string;
+  serial: number;
 }
 
 export interface Waiting {

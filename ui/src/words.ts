@@ -49,6 +49,7 @@ const english = {
     runtime: "Runtime",
     release: "Release",
     runs: "Runs",
+    toRun: "Serial to run",
     runningAt: "Running at",
     label: "Label (key=value)",
     flagged: "Flagged",
@@ -235,7 +236,7 @@ const english = {
   },
   mode: { enforce: "denied", audit: "allowed and recorded" },
   join: {
-    once: "The token is shown only once. Paste on the machine that joins (Linux), as the user that is to run the worker:",
+    once: "The token is shown only once. Paste on the machine that joins (Linux), as the user that is to run the worker (not root):",
     waiting: "Waiting for a worker to join …",
     offline: "For a machine that reaches only central, make one file on central: airflow remote installer --out FILE.",
     ways: {
@@ -326,8 +327,10 @@ const english = {
     [percent === 100 ? "all workers" : `${percent} % of the workers`, ...(labels.length ? [`with ${labels.join(", ")}`] : [])].join(" "),
   haltedBecause: (reason: string) => `rollout halted: ${reason}`,
   phaseCount: (count: number, phase: string) => `${count} ${phase}`,
+  runtimeSerial: (name: string, serial: number) => `${name}, serial ${serial}`,
   publishedSerial: (serial: number, ago: string) => `${serial}, published ${ago}`,
-  firstWorkers: (shown: number, all: number) => `${shown} of ${all} workers; those that do not have it ready come first`,
+  firstWorkers: (shown: number, all: number) => `${shown} of ${all} workers are listed, first those that do not have it ready`,
+  firstReleaseWorkers: (shown: number, all: number) => `${shown} of ${all} workers are listed, first those that do not run what they are to run`,
   runtimeEditions: "Editions",
   releaseWorkers: "Workers that take releases from central",
   releases: "Releases of the worker",

@@ -47,7 +47,7 @@ function send(verb: string, body?: object): Promise<unknown> {
 }
 
 function Details({ details: { about, editions, workers }, go }: { details: ReleasesDetails; go: Address["go"] }) {
-  const { firstWorkers, notes, releaseWorkers, runtimeEditions } = words();
+  const { firstReleaseWorkers, notes, releaseWorkers, runtimeEditions } = words();
   return (
     <>
       <RolloutFacts about={about} />
@@ -58,7 +58,7 @@ function Details({ details: { about, editions, workers }, go }: { details: Relea
         {workers.length ? (
           <>
             <Grid columns={workerColumns(go)} keyOf={(row) => row.worker} label={releaseWorkers} rows={workers} />
-            {workers.length < about.workers ? <Text fontSize="xs">{firstWorkers(workers.length, about.workers)}</Text> : null}
+            {workers.length < about.workers ? <Text fontSize="xs">{firstReleaseWorkers(workers.length, about.workers)}</Text> : null}
           </>
         ) : (
           <EmptyNotice>{notes.noReleaseWorkers}</EmptyNotice>
@@ -113,9 +113,9 @@ function workerColumns(go: Address["go"]): Column<ReleaseWorker>[] {
   const { fields, notes } = words();
   return [
     { name: "worker", title: fields.worker, cell: ({ worker }) => <WorkerName go={go} worker={worker} /> },
-    { name: "platform", title: fields.platform, from: "md", cell: ({ platform }) => platform },
+    { name: "platform", title: fields.platform, from: "md", cell: ({ platform }) => <Text whiteSpace="nowrap">{platform}</Text> },
     { name: "runs", title: fields.runs, cell: ({ runs, is_installed }) => [runs, ...(is_installed ? [notes.installed] : [])].filter(Boolean).join(", ") },
-    { name: "serial", title: fields.serial, cell: ({ serial, version }) => (serial ? `${serial} (${version})` : "–") },
+    { name: "serial", title: fields.toRun, cell: ({ serial, version }) => (serial ? `${serial} (${version})` : "–") },
     { name: "phase", title: fields.phase, cell: ({ phase }) => (phase ? <PhaseBadge phase={phase} /> : null) },
     { name: "detail", title: fields.detail, cell: ({ detail }) => <Text fontSize="xs">{detail}</Text> },
   ];

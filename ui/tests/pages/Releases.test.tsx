@@ -152,3 +152,8 @@ test("a viewer has no actions", async () => {
   await open({ halted: "by ann" });
   expect(actions()).toEqual([]);
 });
+
+test("a long list says how many workers it leaves out, and in which order", async () => {
+  await open({ workers: 1200 });
+  expect(screen.getByText("1 of 1200 workers are listed, first those that do not run what they are to run")).toBeDefined();
+});

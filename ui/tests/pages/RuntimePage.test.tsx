@@ -91,7 +91,7 @@ test("each worker is a row with its serial, phase, progress and reason, and open
     ["pi-3", "cp311-linux-gnu-x86_64", "2", "dreaming", "", "", ""],
     ["oven-1", "cp311-linux-gnu-x86_64", "2", "ready", "1, 2", "Airflow 3.3.2, Task SDK 1.3.2, Python 3.11.9", ""],
   ]);
-  expect(screen.getByText("4 of 1200 workers; those that do not have it ready come first")).toBeDefined();
+  expect(screen.getByText("4 of 1200 workers are listed, first those that do not have it ready")).toBeDefined();
   await click("pi-2");
   expect(address()).toEqual({ tab: "fleet", worker: "pi-2" });
 });

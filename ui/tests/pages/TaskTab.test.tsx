@@ -59,6 +59,20 @@ test("a job's bundle, version and tree are shown, and the bundle opens its page"
   expect(screen.getByRole("link", { name: "dags" }).getAttribute("href")).toBe("/plugin/remote-workers?tab=bundles&bundle=dags");
 });
 
+test("the runtime from central and the worker's release of a job are shown, and the runtime opens its page", async () => {
+  const job = makeJob({ state: "succeeded", ended_at: "2026-01-01T11:03:30Z", release: "0.2.0" });
+  fakeApi().list("jobs", [{ ...job, runtime: { tree: TREES[0], name: "ovens", serial: 3 } }]);
+  await show(TAB);
+  expect(facts()).toMatchObject({ Runtime: "ovens, serial 3", Release: "0.2.0" });
+  expect(screen.getByRole("link", { name: "ovens, serial 3" }).getAttribute("href")).toBe("/plugin/remote-workers?tab=runtimes&runtime=ovens");
+});
+
+test("of a runtime that central does not keep any more the tree is shown", async () => {
+  fakeApi().list("jobs", [makeJob({ state: "succeeded", ended_at: "2026-01-01T11:03:30Z", runtime: { tree: TREES[0], name: "", serial: 0 } })]);
+  await show(TAB);
+  expect(facts()).toMatchObject({ Runtime: "0123456789ab" });
+});
+
 test("a job that waits for code says so, with the reason", async () => {
   const why = "It waits until version v7 of the Dag bundle 'dags' is published, for 40 s at most. It was never published.";
   fakeApi().list("jobs", [makeJob({ state: "queued", worker: null, accepted_at: null, code_waits: true })]);

@@ -67,6 +67,8 @@ export function makeJob(changes: Partial<Job> = {}): Job {
     accepted_at: "2026-01-01T11:01:00Z",
     ended_at: null,
     reason: "",
+    runtime: null,
+    release: "",
     site_code: null,
     usage: null,
     ...changes,

@@ -240,6 +240,7 @@ def _offer(
             code_waits=False,
             tree=None if tree is None else tree.digest,
             runtime=None if runtime is None else runtime.tree.digest,
+            release=(worker.facts or {}).get("version", "")[:100],
         )
         .execution_options(synchronize_session=False)
     )

@@ -45,6 +45,8 @@ class Job(Base):
     """The tree that it runs, from its first offer on; NULL: its worker has the code, or it was never offered."""
     runtime: Mapped[str | None] = mapped_column(String(64))
     """The tree of the runtime from central that its last offer named; NULL: its site has the runtime, or it was never offered."""
+    release: Mapped[str] = mapped_column(String(100), default="", server_default="")
+    """The version of the worker's software that its last offer went to; empty: never offered, or older than this column."""
     detail: Mapped[str] = mapped_column(exact(100), default="", server_default="")
     """What its worker does before it starts, as its last poll said, for users."""
     priority: Mapped[int] = mapped_column(Integer)

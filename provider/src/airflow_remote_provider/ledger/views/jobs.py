@@ -14,9 +14,10 @@ from airflow_remote_provider.compat import database_now
 from airflow_remote_provider.definitions.needs import pairs_of
 from airflow_remote_provider.ledger import usage
 from airflow_remote_provider.ledger.jobs import no_such_job
+from airflow_remote_provider.ledger.trees import RUNTIME
 from airflow_remote_provider.ledger.views.page import FIRST, Order, Page, Slice
 from airflow_remote_provider.ledger.views.scope import EVERYTHING, Scope
-from airflow_remote_provider.models import Job, Worker
+from airflow_remote_provider.models import Edition, Job, Worker
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,18 @@ class JobUsage:
     """Busy processors, on average over the last seconds."""
     memory: int
     """Bytes, with the job's share of memory that is shared with other processes."""
+
+
+@dataclass(frozen=True)
+class JobRuntime:
+    """A runtime from central."""
+
+    tree: str
+    """Its digest."""
+    name: str
+    """Empty: its edition is not kept any more."""
+    serial: int
+    """The newest one with this tree when the job was offered; 0: its edition is not kept any more."""
 
 
 @dataclass(frozen=True)
@@ -70,6 +83,10 @@ class JobRow:
     """The version of its bundle that it must run; None: the bundle has none."""
     tree: str | None = None
     """Digest of the tree that it runs; None: not offered yet, or its worker has the code."""
+    runtime: JobRuntime | None = None
+    """The runtime from central that it runs in; None: not offered yet, or its worker's site has the runtime."""
+    release: str = ""
+    """The version of the worker's software that its last offer went to; empty: not offered yet, or not recorded."""
     code_waits: bool = False
     """Whether it waits for code to be published."""
     code_patience_at: datetime | None = None
@@ -102,7 +119,7 @@ class JobFilter:
 
 
 def list_jobs(session: Session, *, only: JobFilter = JobFilter(), page: Page = FIRST, scope: Scope = EVERYTHING) -> Slice[JobRow]:
-    """Return a page of jobs. One statement, and one more for each of the filters by worker and by age.
+    """Return a page of jobs. One statement, and one more each for filters by worker and by age, and for runtimes from central.
 
     Raises:
         BadPage: the list has no such order, or the cursor does not belong to it.
@@ -117,7 +134,9 @@ def list_jobs(session: Session, *, only: JobFilter = JobFilter(), page: Page = F
     columns = Job.__table__.c
     order = Order({"queued_at": columns.queued_at}, unique=columns.id, nature="-queued_at")
     found = order.read(session, query, page)
-    return Slice([_row(row.Job) for row in found.rows], found.next)
+    jobs = [row.Job for row in found.rows]
+    runtimes = _runtimes(session, jobs)
+    return Slice([_row(job, runtimes.get(job.id)) for job in jobs], found.next)
 
 
 def show_job(session: Session, job_id: str, *, scope: Scope = EVERYTHING) -> JobRow:
@@ -129,7 +148,28 @@ def show_job(session: Session, job_id: str, *, scope: Scope = EVERYTHING) -> Job
     job = session.scalar(select(Job).where(Job.id == job_id, scope.sees_team(Job.team), scope.sees_dag(Job.dag_id)))
     if job is None:
         raise no_such_job(job_id)
-    return replace(_row(job), usage=_usage(session, job))
+    return replace(_row(job, _runtimes(session, [job]).get(job.id)), usage=_usage(session, job))
+
+
+def _runtimes(session: Session, jobs: Sequence[Job]) -> dict[str, JobRuntime]:
+    """Return the runtimes from central of *jobs*, by the job's id."""
+    trees = {job.runtime for job in jobs if job.runtime is not None}
+    if not trees:
+        return {}
+    editions = session.execute(
+        select(Edition.tree, Edition.name, Edition.version, Edition.published_at)
+        .where(Edition.kind == RUNTIME, Edition.tree.in_(trees))
+        .order_by(Edition.published_at, Edition.id)
+    ).all()
+    found: dict[str, JobRuntime] = {}
+    for job in jobs:
+        if job.runtime is not None:
+            found[job.id] = JobRuntime(job.runtime, "", 0)
+        for edition in editions:
+            # A rollback publishes the tree of an earlier serial again.
+            if edition.tree == job.runtime and (job.offered_at is None or edition.published_at <= job.offered_at):
+                found[job.id] = JobRuntime(edition.tree, edition.name, int(edition.version))
+    return found
 
 
 def _usage(session: Session, job: Job) -> JobUsage | None:
@@ -162,7 +202,7 @@ def _wanted(only: JobFilter) -> list[ColumnElement[bool]]:
     return conditions
 
 
-def _row(job: Job) -> JobRow:
+def _row(job: Job, runtime: JobRuntime | None) -> JobRow:
     return JobRow(
         id=job.id,
         kind=job.kind,
@@ -194,6 +234,8 @@ def _row(job: Job) -> JobRow:
         site_code=job.site_code,
         bundle_version=job.bundle_version,
         tree=job.tree,
+        runtime=runtime,
+        release=job.release,
         code_waits=job.code_waits and job.state == JobState.QUEUED.value,
         code_patience_at=job.code_patience_at,
         detail=job.detail if job.state == JobState.OFFERED.value else "",
