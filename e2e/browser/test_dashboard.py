@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from playwright.sync_api import Locator, Page, Route, expect
@@ -133,21 +132,6 @@ def test_a_bulk_action_changes_the_selected_workers(central: Airflow, open_page:
     )
 
 
-def test_a_worker_joins_with_the_commands_in_the_dialog(central: Airflow, open_page: OpenPage, tmp_path: Path) -> None:
-    page = open_page("op")
-    page.get_by_role("button", name="Join a worker").click()
-    page.get_by_label("Queues").fill("joined")
-    page.get_by_label("Worker names that may join").fill("shown-*")
-    page.get_by_role("button", name="Create token").click()
-    command = page.get_by_role("dialog").get_by_role("tabpanel").locator("code").inner_text()
-    assert f"airflow-remote-worker join {central.url} --token -" in command
-    assert command.splitlines()[-1].endswith("airflow-remote-worker service install --now")
-    (token,) = (line for line in command.splitlines() if line.startswith("arenr_"))
-    worker = Worker(tmp_path, name="shown-1", central=central.url, token=token, bundles={})
-    worker.run("join", central.url, "--token", "-", "--name", "shown-1", stdin=f"{token}\n")
-    expect(page.get_by_text("shown-1 has joined")).to_be_visible(timeout=15_000)
-
-
 def test_a_job_shows_why_it_waits_and_is_stopped(central: Airflow, open_page: OpenPage) -> None:
     run = central.trigger("unserved")
     wait_until(lambda: central.jobs(run), timeout_s=30, what="a job waits")
@@ -178,7 +162,7 @@ def test_a_bundle_shows_its_newest_tree_and_is_published_on_request(open_page: O
 def test_the_tabs_have_no_serious_accessibility_problems(open_page: OpenPage, worker: Worker, scheme: str) -> None:
     page = open_page("op", scheme=scheme)
     expect(_row(page, worker.name)).to_be_visible()
-    for tab in ("Fleet", "Queues", "Jobs", "Bundles", "Runtimes", "Enrolment", "Audit"):
+    for tab in ("Fleet", "Queues", "Jobs", "Bundles", "Runtimes", "Releases", "Enrolment", "Audit"):
         page.get_by_role("tab", name=tab).click()
         page.wait_for_timeout(500)
         assert serious_problems(page) == []

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import sysconfig
+from pathlib import Path
 
 import pytest
+from airflow_remote_provider import __version__
 from playwright.sync_api import Locator, Page, expect
 
 from e2e.conftest import NewWorker
+from testkit.pasted import Machine, is_possible
 from testkit.processes import wait_until
 from testkit.servers.airflow import Airflow
 from testkit.worker import Worker
@@ -72,6 +75,29 @@ def test_a_workers_page_shows_its_runtimes(open_page: OpenPage, sent: Worker) ->
     expect(held.get_by_role("row").filter(has_text=NAME).first).to_contain_text("ready")
     expect(held).to_contain_text("Airflow 3.")
     assert serious_problems(page) == []
+
+
+@pytest.mark.skipif(not is_possible(), reason="needs to be another user than root")
+def test_the_block_of_the_join_dialog_makes_a_worker_that_runs_a_task(
+    central: Airflow, open_page: OpenPage, sent: Worker, tmp_path: Path
+) -> None:
+    central.remote_change("PUT", "queues", "crew", "runtime", runtime=NAME)
+    page = open_page("op")
+    page.get_by_role("button", name="Join a worker").click()
+    page.get_by_label("Queues").fill("crew")
+    page.get_by_label("Worker names that may join").fill("pasted")
+    page.get_by_role("button", name="Create token").click()
+    machine = Machine(tmp_path / "machine")
+    printed = machine.paste(page.get_by_role("dialog").get_by_role("tabpanel").locator("code").inner_text())
+    expect(page.get_by_text("pasted has joined")).to_be_visible()
+    assert "joined" in printed and "started airflow-remote-worker, now and at every boot" in printed
+    (tmp_path / "go").touch()
+    with machine.service():
+        run = central.trigger("counted", {"directory": str(tmp_path), "count": 1})
+        assert central.wait_for_run("counted", run, timeout_s=PREPARE_MS / 1000) == "success"
+    assert {job["worker_name"] for job in central.jobs(run)} == {"pasted"}
+    (job, *_) = central.client("viewer").get("/remote/ui/v1/jobs", params={"run_id": run}).json()["items"]
+    assert (job["runtime"]["name"], job["runtime"]["serial"], job["release"]) == (NAME, 1, __version__)
 
 
 def test_a_rollout_is_begun_halted_resumed_widened_and_rolled_back(central: Airflow, open_page: OpenPage, sent: Worker) -> None:
