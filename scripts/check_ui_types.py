@@ -47,6 +47,7 @@ ANSWERS = {
     "Runtime": "POST /runtimes/{runtime}/roll",
     "ReleasesDetails": "GET /releases",
     "ReleasesSummary": "POST /releases/roll",
+    "Listed<Incident>": "GET /incidents",
     "Listed<AuditEntry>": "GET /audit",
     "Listed<Access>": "GET /accesses",
     "Listed<Token>": "GET /enrolment-tokens",

@@ -459,3 +459,11 @@ export interface BulkResult {
   refused: number;
   workers: ActionResult[];
 }
+
+export interface Incident {
+  id: string;
+  subject: string;
+  text: string;
+  begun_at: string;
+  acknowledged_by: string | null;
+}

@@ -133,6 +133,7 @@ const english = {
     suspend: "Suspend",
     unsuspend: "Lift suspension",
     acknowledge: "Clear alarm",
+    acknowledgeIncident: "Acknowledge",
     revoke: "Revoke",
     remove: "Remove",
     stop: "Stop",
@@ -250,6 +251,7 @@ const english = {
   notes: {
     loading: "Loading …",
     noWorkers: "No worker matches.",
+    incidents: "Open incidents",
     noFleet: "No worker has joined yet.",
     noQueues: "No queue has jobs, workers or rules.",
     noJobs: "No job matches.",
@@ -345,6 +347,7 @@ const english = {
   workerJobs: "Jobs",
   workerAudit: "Audit of this worker",
   workerAccesses: "Access requested by its jobs",
+  acknowledged: (user: string) => `acknowledged by ${user}`,
   selected: (count: number) => `${count} selected`,
   confirm: (action: string, names: readonly string[]) => `${action}: ${names.length === 1 ? names[0] : `${names.length} workers`}`,
   fleet: (workers: number, online: number, silent: number) =>

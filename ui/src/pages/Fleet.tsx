@@ -11,6 +11,7 @@ import { HistoryChart, useHistory } from "../components/HistoryChart";
 import { IntentStatus } from "../components/IntentStatus";
 import { RunningJobs } from "../components/JobLinks";
 import { EmptyNotice, ErrorNotice, Loading } from "../components/Notices";
+import { OpenIncidents } from "../components/OpenIncidents";
 import { SlotsBar, usableSlots } from "../components/SlotsBar";
 import { Tags } from "../components/Tags";
 import { RelativeTime } from "../components/Time";
@@ -39,6 +40,7 @@ export function Fleet({ me }: { me: Me | undefined }) {
   const isFiltered = FILTERS.some((name) => address.get(name));
   return (
     <Box>
+      <OpenIncidents me={me} />
       <FilterBar>
         <TextFilter label={fields.search} name="text" />
         <ChoiceFilter choices={presence} label={fields.presence} name="presence" />

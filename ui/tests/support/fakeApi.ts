@@ -19,7 +19,7 @@ export class FakeApi {
   private readonly answers = new Map<string, Answer>();
 
   constructor() {
-    for (const path of ["workers", "queues", "policies", "jobs", "bundles", "runtimes", "audit", "accesses", "enrolment-tokens"]) this.list(path, []);
+    for (const path of ["workers", "queues", "policies", "jobs", "bundles", "runtimes", "audit", "accesses", "enrolment-tokens", "incidents"]) this.list(path, []);
     this.refuse("GET", "releases", 404, "central has no release of the worker");
     for (const kind of ["fleet", "queue", "worker"]) this.list(`history/${kind}`, []);
     vi.stubGlobal("fetch", (url: string, init: RequestInit) => Promise.resolve(this.answer(url, init)));
