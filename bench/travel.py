@@ -91,7 +91,7 @@ class Bench:
             HOME / "central",
             database_url=postgres.create_database("bench_travel"),
             dags=self.dags,
-            settings={"AIRFLOW__REMOTE__PUBLISH": "off", "PYTHONPATH": str(ROOT)},
+            settings={"AIRFLOW__REMOTE__PUBLISH": "off", "AIRFLOW__REMOTE__RUNTIMES": "off", "PYTHONPATH": str(ROOT)},
         )
         stack.callback(self.central.stop)
         self.central.start()
