@@ -6,7 +6,20 @@ import os
 import tempfile
 from typing import Any
 
-GROUPS = ("workers", "enrolment tokens", "queues", "policies", "jobs", "incidents", "audit", "")
+GROUPS = (
+    "workers",
+    "enrolment tokens",
+    "queues",
+    "policies",
+    "jobs",
+    "incidents",
+    "bundles",
+    "runtimes",
+    "releases",
+    "statements",
+    "audit",
+    "",
+)
 
 
 def main() -> None:
@@ -30,7 +43,10 @@ def _lines(described: dict[str, Any]) -> list[str]:
 
 def _takes(described: dict[str, Any], about: dict[str, Any]) -> str:
     query = [f"`{one['name']}`" for one in about.get("parameters", []) if one["in"] == "query"]
-    if body := about.get("requestBody"):
+    body = about.get("requestBody")
+    if body and "application/json" not in body["content"]:
+        query.append("bytes")
+    elif body:
         name = body["content"]["application/json"]["schema"]["$ref"].rpartition("/")[2]
         schema = described["components"]["schemas"][name]
         needed = set(schema.get("required", []))

@@ -71,12 +71,14 @@ def test_what_is_wrong_is_said(run: Run, dags: Path, words: list[str], said: str
         run("publish", *words)
 
 
-def test_it_never_publishes_to_the_server_that_the_environment_names(
+def test_to_the_server_that_the_environment_names_it_publishes_one_bundle_and_ends(
     run: Run, dags: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("AIRFLOW_REMOTE_SERVER", "https://airflow.example")
-    with pytest.raises(SystemExit, match="publish uses Airflow's database; unset AIRFLOW_REMOTE_SERVER"):
-        run("publish", "main")
+    monkeypatch.setenv("AIRFLOW_REMOTE_TOKEN", "ann")
+    for words in ([], ["main", "--watch"]):
+        with pytest.raises(SystemExit, match="with a server, name one Dag bundle"):
+            run("publish", *words)
 
 
 def test_a_watch_publishes_changes_and_gives_its_duties_up_when_it_is_terminated(run: Run, dags: Path) -> None:

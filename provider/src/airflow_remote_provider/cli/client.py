@@ -88,6 +88,21 @@ class Client:
         response = self._send(self._http.build_request(method, _joined(path), json=body))
         return self._read(kind, response, response.content)
 
+    def upload(self, kind: type[T], method: str, *path: str, body: bytes) -> T:
+        """As :meth:`change`, with bytes as the body."""
+        response = self._upload(method, path, body)
+        return self._read(kind, response, response.content)
+
+    def upload_only(self, method: str, *path: str, body: bytes) -> None:
+        """As :meth:`send`, with bytes as the body."""
+        response = self._upload(method, path, body)
+        if response.status_code != 204:
+            raise SystemExit(self._not_central(response))
+
+    def _upload(self, method: str, path: tuple[str, ...], body: bytes) -> httpx.Response:
+        headers = {"content-type": "application/octet-stream"}
+        return self._send(self._http.build_request(method, _joined(path), content=body, headers=headers))
+
     def send(self, method: str, *path: str, body: Mapping[str, Any] | None = None) -> None:
         """Send *body* to a route whose response has no content."""
         response = self._send(self._http.build_request(method, _joined(path), json=body))

@@ -1,4 +1,7 @@
-"""`airflow remote publish`: publishes Dag bundles from this machine, once or for as long as it runs."""
+"""`airflow remote publish`: publishes Dag bundles from this machine, once or for as long as it runs.
+
+With a server, :mod:`.upload` does it.
+"""
 
 from __future__ import annotations
 
@@ -11,9 +14,12 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from airflow_remote_provider.cli.words import local_action, option
+from airflow_remote_provider.cli.server import named_server
+from airflow_remote_provider.cli.upload import upload
+from airflow_remote_provider.cli.words import action, option
 
 if TYPE_CHECKING:
     import argparse
@@ -28,19 +34,31 @@ CLEANED_EVERY_S = 3600.0
 
 
 def commands() -> Any:
-    return local_action(
+    return action(
         "publish",
-        "publish Dag bundles from this machine, which has their files and access to Airflow's database",
+        "publish Dag bundles from this machine, which has their files: in Airflow's database, or on a server",
         publish,
         option("names", nargs="*", metavar="NAME", help="bundles of Airflow's configuration; default: all of them"),
         option("--watch", action="store_true", help="go on publishing changes, until Ctrl-C"),
         option("--every", type=float, metavar="SECONDS", default=None, help="with --watch: how often to scan; default: 10"),
+        option("--path", type=Path, metavar="DIR", default=None, help="with --server: the directory of the bundle"),
+        option("--version", metavar="TEXT", default=None, help="with --path: the bundle's version, such as a commit"),
+        option("--sign", type=Path, metavar="FILE", default=None, help="with --server: sign the tree with this private key"),
+        option("--expires", metavar="SPAN", default=None, help="with --sign: how long the signature counts, e.g. 90d"),
     )
 
 
 def publish(args: argparse.Namespace) -> None:
     from airflow_remote_provider.packing.watch import EVERY_S
 
+    if args.expires is not None and args.sign is None:
+        raise SystemExit("--expires needs --sign")
+    if named_server(args) is not None:
+        upload(args)
+        return
+    for flag, value in (("--path", args.path), ("--version", args.version), ("--sign", args.sign)):
+        if value is not None:
+            raise SystemExit(f"{flag} needs --server; sign what is published here with `airflow remote sign tree --bundle NAME`")
     every_s = EVERY_S if args.every is None else args.every
     if args.every is not None and not args.watch:
         raise SystemExit("--every needs --watch")
@@ -58,8 +76,6 @@ def _sources(names: Sequence[str]) -> dict[str, BundleSource]:
     """Return the bundles to publish; end the command if a name is not that of a bundle."""
     from airflow_remote_provider import compat
 
-    if os.environ.get("AIRFLOW_REMOTE_SERVER"):
-        raise SystemExit("publish uses Airflow's database; unset AIRFLOW_REMOTE_SERVER, and run it where Airflow is configured")
     try:
         sources = compat.bundle_sources()
     except compat.BundleUnavailable as error:

@@ -54,6 +54,14 @@ class Why:
     why: str
 
 
+@dataclass(frozen=True)
+class BegunTree:
+    """A tree that is to be uploaded."""
+
+    tree: str
+    missing: list[str]
+
+
 class CentralClient:
     """Calls central as the user of *client*. A request that fails or is refused ends the command with a sentence."""
 
@@ -188,6 +196,17 @@ class CentralClient:
 
     def ask_to_publish(self, name: str) -> BundleSummary:
         return self._client.change(BundleSummary, "POST", "bundles", name, "publish")
+
+    def begin_tree(self, name: str, manifest: bytes) -> list[str]:
+        """Begin to publish a tree as the bundle *name*; return the SHA-256 of the files that central lacks."""
+        return self._client.upload(BegunTree, "POST", "bundles", name, "trees", body=manifest).missing
+
+    def add_blobs(self, name: str, digest: str, upload: bytes) -> None:
+        self._client.upload_only("POST", "bundles", name, "trees", digest, "blobs", body=upload)
+
+    def publish_tree(self, name: str, digest: str, version: str | None, *, scanned_s_ago: float) -> BundleSummary:
+        body = {"version": version, "scanned_s_ago": scanned_s_ago}
+        return self._client.change(BundleSummary, "PUT", "bundles", name, "trees", digest, body=body)
 
     # Runtimes from central
 

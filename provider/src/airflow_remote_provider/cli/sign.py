@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
-import time
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from airflow_remote_provider.cli.central import central
-from airflow_remote_provider.cli.words import action, group, local_action, option, span_in
+from airflow_remote_provider.cli.signing import PrivateKey, public_of, times
+from airflow_remote_provider.cli.words import action, group, local_action, option
 
 if TYPE_CHECKING:
     import argparse
@@ -65,7 +64,7 @@ def keygen(args: argparse.Namespace) -> None:
 
     private = Ed25519PrivateKey.generate()
     pem = private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-    public = _public(private)
+    public = public_of(private)
     place = args.out.with_name(args.out.name + ".pub")
     try:
         if place.exists():
@@ -94,7 +93,7 @@ def _wanted(args: argparse.Namespace) -> list[tuple[str, Predicate]]:
     def said(kind: Kind, name: str, version: str, serial: int = 0) -> Predicate:
         return Predicate(kind, at, name, version, serial, expires)
 
-    at, expires = _times(args)
+    at, expires = times(args.expires)
     if args.release:
         return _newest(found.list_releases(), partial(said, Kind.RELEASE, RELEASE))
     if args.runtime:
@@ -139,45 +138,12 @@ def sign_keys(args: argparse.Namespace) -> None:
             raise SystemExit(f"{path} can't be used: {error}") from None
     if args.serial < 1:
         raise SystemExit("--serial must be 1 or more")
-    at, expires = _times(args)
+    at, expires = times(args.expires)
     _sign(args, digest_of_keys(keys), Predicate(Kind.KEYS, at, "", "", args.serial, expires, keys))
 
 
-def _times(args: argparse.Namespace) -> tuple[float, float | None]:
-    now = float(int(time.time()))
-    return now, None if args.expires is None else now + span_in("--expires", args.expires).total_seconds()
-
-
 def _sign(args: argparse.Namespace, digest: str, said: Predicate) -> None:
-    from airflow_remote_protocol.statements import PAYLOAD_TYPE, make
-    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-    from cryptography.hazmat.primitives.serialization import load_pem_private_key
-    from securesystemslib.dsse import Envelope
-    from securesystemslib.signer import CryptoSigner, SSlibKey
-
-    try:
-        private = load_pem_private_key(args.key.read_bytes(), None)
-    except (OSError, ValueError, TypeError) as error:
-        raise SystemExit(f"{args.key} can't be used as a private key: {error}") from None
-    if not isinstance(private, Ed25519PrivateKey):
-        raise SystemExit(f"{args.key} is no Ed25519 key; make one with `airflow remote sign keygen`")
-    public = _public(private)
-    key = SSlibKey(public.id, "ed25519", "ed25519", {"public": public.raw.hex()})
-    what = f"{said.kind.value} {said.name}".strip()
-    more = [f"version {said.version}"] if said.version else []
-    more += [f"serial {said.serial}"] if said.serial else []
-    print(f"{what} ({', '.join([*more, f'tree {digest}'])}): signing with key {public.id}")
-    envelope = Envelope(make(digest, said), PAYLOAD_TYPE, {})
-    envelope.sign(CryptoSigner(private, key))
-    central(args).add_statement(digest, json.dumps(envelope.to_dict()))
-
-
-def _public(private: Any) -> Any:
-    from airflow_remote_protocol.statements import DER_PREFIX, PublicKey
-    from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
-
-    der = private.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
-    return PublicKey(der[len(DER_PREFIX) :])
+    central(args).add_statement(digest, PrivateKey(args.key).sign(digest, said))
 
 
 def show(args: argparse.Namespace) -> None:

@@ -6,7 +6,7 @@ import os
 import sys
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass
@@ -39,6 +39,60 @@ class Transaction(Protocol):
     def __call__(self, verb: Callable[[Session], T]) -> T: ...
 
 
+class Packing:
+    """Reads and packs files of scanned trees, in batches. Blocking, one thread.
+
+    So many large files are packed at once: *packers*.
+    """
+
+    def __init__(self, pause: Callable[[], None] = lambda: None, packers: int = 1) -> None:
+        self._pause = pause
+        self._packers = packers
+        self._threads = LowPriorityThreads(packers)
+
+    def pack(self, tree: Tree, wanted: Collection[str], state: ScanState) -> Iterator[list[PackedBlob]]:
+        """Yield those blobs of the tree that are *wanted*, packed and in batches.
+
+        Raises:
+            Moved: a file is no longer what was scanned.
+        """
+        batch: list[PackedBlob] = []
+        size = 0
+        for blob in self._packed_one_by_one(paths_of(tree, wanted), state):
+            batch.append(blob)
+            size += len(blob.packed)
+            self._pause()
+            if len(batch) == BATCH_BLOBS or size >= BATCH_BYTES:
+                yield batch
+                batch, size = [], 0
+        if batch:
+            yield batch
+
+    def _packed_one_by_one(self, paths: Mapping[str, str], state: ScanState) -> Iterator[PackedBlob]:
+        """Yield the packed files, small ones as soon as they are read, and large ones when they are packed."""
+        packing: deque[Future[PackedBlob]] = deque()
+        for sha256, path in paths.items():
+            content = read_file(path, state.seen[path])
+            pack = partial(_pack, sha256, path, content)
+            if len(content) < LZMA_FROM_BYTES:
+                yield pack()
+                continue
+            packing.append(self._threads.begin(pack))
+            if len(packing) > self._packers:
+                yield packing.popleft().result()
+        while packing:
+            yield packing.popleft().result()
+
+
+def paths_of(tree: Tree, wanted: Collection[str]) -> dict[str, str]:
+    """Return a path of each *wanted* blob that the tree has; of equal files a Python file: only their text has a hash."""
+    paths: dict[str, str] = {}
+    for entry in tree.entries:
+        if entry.sha256 in wanted and (entry.sha256 not in paths or entry.path.endswith(".py")):
+            paths[entry.sha256] = entry.path
+    return paths
+
+
 class Storing:
     """Stores the blobs of trees of one kind. Blocking, one thread."""
 
@@ -56,10 +110,8 @@ class Storing:
         self._store = store
         self._kind = kind
         self._who = who
-        self._pause = pause
         self._in_transaction = in_transaction
-        self._packers = packers
-        self._packing = LowPriorityThreads(packers)
+        self._packing = Packing(pause, packers)
 
     def store(self, tree: Tree, state: ScanState) -> tuple[int, int]:
         """Store the files that central lacks; return their number and packed size.
@@ -74,62 +126,34 @@ class Storing:
             return trees.missing_blobs(session, tree.sizes)
 
         missing = self._in_transaction(begin)
-        paths: dict[str, str] = {}
-        for entry in tree.entries:
-            if entry.sha256 in missing and (entry.sha256 not in paths or entry.path.endswith(".py")):
-                paths[entry.sha256] = entry.path  # of equal files a Python file: only their text has a hash
         size = 0
-        for batch in self._packed(paths, state):
+        for batch in self._packing.pack(tree, missing, state):
             self._put(batch)
             size += sum(len(blob.packed) for blob in batch)
-        return len(paths), size
+        return len(missing), size
 
-    def _packed(self, paths: Mapping[str, str], state: ScanState) -> Iterator[list[_Packed]]:
-        """Yield the files at *paths*, by their SHA-256, packed and in batches."""
-        batch: list[_Packed] = []
-        size = 0
-        for blob in self._packed_one_by_one(paths, state):
-            batch.append(blob)
-            size += len(blob.packed)
-            self._pause()
-            if len(batch) == BATCH_BLOBS or size >= BATCH_BYTES:
-                yield batch
-                batch, size = [], 0
-        if batch:
-            yield batch
+    def _put(self, batch: Sequence[PackedBlob]) -> None:
+        put(self._store, batch, self._in_transaction)
 
-    def _packed_one_by_one(self, paths: Mapping[str, str], state: ScanState) -> Iterator[_Packed]:
-        """Yield the packed files, small ones as soon as they are read, and large ones when they are packed."""
-        packing: deque[Future[_Packed]] = deque()
-        for sha256, path in paths.items():
-            content = read_file(path, state.seen[path])
-            pack = partial(_pack, sha256, path, content)
-            if len(content) < LZMA_FROM_BYTES:
-                yield pack()
-                continue
-            packing.append(self._packing.begin(pack))
-            if len(packing) > self._packers:
-                yield packing.popleft().result()
-        while packing:
-            yield packing.popleft().result()
 
-    def _put(self, batch: list[_Packed]) -> None:
-        """Store a batch. Bytes that no row names after a failure are removed by the store's own collection."""
-        store = self._store
-        if store.needs_session:
+def put(store: BlobStore, batch: Sequence[PackedBlob], in_transaction: Transaction = compat.in_transaction) -> None:
+    """Store a batch. Bytes that no row names after a failure are removed by the store's own collection."""
+    if store.needs_session:
 
-            def put(session: Session) -> None:
-                new = [blob.placed(store.put(session, blob.sha256, blob.packed)) for blob in batch]
-                store.delete(session, trees.add_blobs(session, new))
+        def put_all(session: Session) -> None:
+            new = [blob.placed(store.put(session, blob.sha256, blob.packed)) for blob in batch]
+            store.delete(session, trees.add_blobs(session, new))
 
-            self._in_transaction(put)
-            return
-        new = [blob.placed(store.put(None, blob.sha256, blob.packed)) for blob in batch]  # slow: not within a transaction
-        store.delete(None, self._in_transaction(lambda session: trees.add_blobs(session, new)))
+        in_transaction(put_all)
+        return
+    new = [blob.placed(store.put(None, blob.sha256, blob.packed)) for blob in batch]  # slow: not within a transaction
+    store.delete(None, in_transaction(lambda session: trees.add_blobs(session, new)))
 
 
 @dataclass(frozen=True)
-class _Packed:
+class PackedBlob:
+    """A file of a tree, in the encoding in which it is stored."""
+
     sha256: str
     size: int
     encoding: Encoding
@@ -140,9 +164,9 @@ class _Packed:
         return NewBlob(self.sha256, self.size, self.encoding, len(self.packed), place, self.text_hash)
 
 
-def _pack(sha256: str, path: str, content: bytes) -> _Packed:
+def _pack(sha256: str, path: str, content: bytes) -> PackedBlob:
     encoding, packed = encode_blob(content)
-    return _Packed(sha256, len(content), encoding, packed, text_hash(path, content))
+    return PackedBlob(sha256, len(content), encoding, packed, text_hash(path, content))
 
 
 def text_hash(path: str, content: bytes) -> str | None:

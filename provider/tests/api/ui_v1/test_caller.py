@@ -44,6 +44,7 @@ BODIES: dict[str, dict[str, Any]] = {
     "/runtimes/{runtime}/roll": {},
     "/runtimes/{runtime}/halt": {},
     "/trees/{digest}/statements": {"envelope": "{}"},
+    "/bundles/{bundle}/trees/{digest}": {"scanned_s_ago": 0},
     "/policies/{queue}/mode": {"mode": "audit"},
     "/policies/{queue}/allow": {"connections": ["c"]},
     "/policies/{queue}/deny": {"connections": ["c"]},

@@ -27,6 +27,7 @@ from airflow_remote_provider.api.ui_v1 import (
     statements,
     summary,
     tokens,
+    uploads,
     worker_log,
     workers,
 )
@@ -44,7 +45,7 @@ THREADS = 2
 
 router = Routes()
 PARTS = (
-    *(workers, worker_log, bulk, tokens, queues, bundles, runtimes, releases, statements),
+    *(workers, worker_log, bulk, tokens, queues, uploads, bundles, runtimes, releases, statements),
     *(history, jobs, incidents, audit, summary),
 )
 """What each way to call the API has. Streams of events (`live`) and `/me` are for pages and programs."""
