@@ -270,6 +270,20 @@ export interface BundleDetails {
   about: Bundle;
   editions: Edition[];
   holders: BundleHolder[];
+  statements: SignedStatement[];
+}
+
+/** What a key's owner says about a tree. Central does not verify it. */
+export interface SignedStatement {
+  tree: string;
+  name: string;
+  /** 0: bundles have none. */
+  serial: number;
+  key_ids: string[];
+  signed_at: string;
+  /** Null: it does not expire. */
+  expires_at: string | null;
+  has_expired: boolean;
 }
 
 /** A runtime that central sends to workers, and its rollout. */
@@ -349,6 +363,7 @@ export interface RuntimeDetails {
   editions: RuntimeEdition[];
   /** Those that do not have it ready come first; not all of a large fleet. */
   workers: RuntimeWorker[];
+  statements: SignedStatement[];
 }
 
 /** Which release of the worker's software is rolled out, and how far. */
@@ -408,6 +423,7 @@ export interface ReleasesDetails {
   editions: ReleaseEdition[];
   /** Those that do not run what they are to run come first; not all of a large fleet. */
   workers: ReleaseWorker[];
+  statements: SignedStatement[];
 }
 
 export interface AuditEntry {

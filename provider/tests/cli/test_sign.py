@@ -61,8 +61,14 @@ def test_the_newest_tree_of_a_bundle_is_signed(run: Run, database: Engine, key: 
     assert (said.kind, said.name, said.expires) == (Kind.BUNDLE, "etl", said.at + 90 * 86400)
     assert is_signed(envelope, key)
     assert "bundle etl: key" in run("sign", "show", tree)
+    shown = run("bundles", "show", "etl")
+    (public,) = parse_keys(key.with_name("a.key.pub").read_text())
+    assert f"{tree[:12]}  etl   " in shown.partition("signed:")[2]
+    assert public.id[:16] in shown
     run("sign", "tree", tree, "--key", str(key))
     assert open_envelope(envelopes(tree)[0])[1].predicate.expires is None
+    about = json.loads(run("bundles", "show", "etl", "-o", "json"))["statements"]
+    assert [(one["key_ids"], one["expires_at"], one["has_expired"]) for one in about] == [([public.id], None, False)]
 
 
 def test_each_platform_of_a_runtime_is_signed_with_its_serial(run: Run, database: Engine, key: Path) -> None:
@@ -72,6 +78,7 @@ def test_each_platform_of_a_runtime_is_signed_with_its_serial(run: Run, database
     run("sign", "tree", "--runtime", "gpu", "--key", str(key))
     said = open_envelope(envelopes(tree)[0])[1].predicate
     assert (said.kind, said.name, said.serial) == (Kind.RUNTIME, "gpu", 1)
+    assert "signed:" in run("runtimes", "show", "gpu")
     empty_tables(database)
 
 
@@ -86,6 +93,7 @@ def test_releases_of_the_worker_are_signed_with_the_serial_that_central_has(run:
             releases.add(session, f"0.{number}", [Built(LINUX, tree)], by="ann")
     run("sign", "tree", "--release", "--key", str(key))
     run("sign", "tree", old, "--key", str(key))
+    assert run("releases", "show").partition("signed:")[2].count("worker") == 2
     for tree, serial in ((new, 2), (old, 1)):
         said = open_envelope(envelopes(tree)[0])[1].predicate
         assert (said.kind, said.name, said.version, said.serial) == (Kind.RELEASE, "worker", LINUX, serial)

@@ -8,6 +8,7 @@ import { Grid, type Column } from "../components/Grid";
 import { ErrorNotice, EmptyNotice, Loading } from "../components/Notices";
 import { PublishNow } from "../components/PublishNow";
 import { Section } from "../components/Section";
+import { Signed } from "../components/Signed";
 import { RelativeTime } from "../components/Time";
 import { relative } from "../format";
 import type { Bundle, BundleDetails, BundleHolder, Edition, Me } from "../types";
@@ -37,7 +38,7 @@ export function BundlePage({ name, me }: { name: string; me: Me | undefined }) {
   );
 }
 
-function Details({ details: { about, editions, holders }, go }: { details: BundleDetails; go: Address["go"] }) {
+function Details({ details: { about, editions, holders, statements }, go }: { details: BundleDetails; go: Address["go"] }) {
   const { bundleEditions, bundleHolders, notes } = words();
   return (
     <>
@@ -61,6 +62,7 @@ function Details({ details: { about, editions, holders }, go }: { details: Bundl
           <EmptyNotice>{notes.noHolders}</EmptyNotice>
         )}
       </Section>
+      <Signed statements={statements} />
     </>
   );
 }

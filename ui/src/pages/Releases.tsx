@@ -9,6 +9,7 @@ import { Grid, type Column } from "../components/Grid";
 import { EmptyNotice, ErrorNotice, Loading } from "../components/Notices";
 import { Rollout } from "../components/Rollout";
 import { Section } from "../components/Section";
+import { Signed } from "../components/Signed";
 import { RelativeTime } from "../components/Time";
 import { ERROR_TEXT } from "../colors";
 import type { Me, ReleaseEdition, ReleasesDetails, ReleasesSummary, ReleaseWorker } from "../types";
@@ -46,7 +47,7 @@ function send(verb: string, body?: object): Promise<unknown> {
   return act<ReleasesSummary>("POST", `releases/${verb}`, body);
 }
 
-function Details({ details: { about, editions, workers }, go }: { details: ReleasesDetails; go: Address["go"] }) {
+function Details({ details: { about, editions, statements, workers }, go }: { details: ReleasesDetails; go: Address["go"] }) {
   const { firstReleaseWorkers, notes, releaseWorkers, runtimeEditions } = words();
   return (
     <>
@@ -64,6 +65,7 @@ function Details({ details: { about, editions, workers }, go }: { details: Relea
           <EmptyNotice>{notes.noReleaseWorkers}</EmptyNotice>
         )}
       </Section>
+      <Signed statements={statements} />
     </>
   );
 }

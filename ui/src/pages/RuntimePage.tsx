@@ -9,6 +9,7 @@ import { Grid, type Column } from "../components/Grid";
 import { EmptyNotice, ErrorNotice, Loading } from "../components/Notices";
 import { Rollout } from "../components/Rollout";
 import { Section } from "../components/Section";
+import { Signed } from "../components/Signed";
 import { Tags } from "../components/Tags";
 import { RelativeTime } from "../components/Time";
 import { ERROR_TEXT } from "../colors";
@@ -41,7 +42,7 @@ export function RuntimePage({ name, me }: { name: string; me: Me | undefined }) 
 }
 
 function Details({ details, go }: { details: RuntimeDetails; go: Address["go"] }) {
-  const { about, editions, workers } = details;
+  const { about, editions, statements, workers } = details;
   const { firstWorkers, notes, runtimeEditions, runtimeWorkers } = words();
   return (
     <>
@@ -65,6 +66,7 @@ function Details({ details, go }: { details: RuntimeDetails; go: Address["go"] }
           <EmptyNotice>{notes.noRuntimeWorkers}</EmptyNotice>
         )}
       </Section>
+      <Signed statements={statements} />
     </>
   );
 }

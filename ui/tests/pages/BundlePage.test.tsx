@@ -104,3 +104,22 @@ test("an unknown bundle shows the cause, and the way back", async () => {
   await click("All bundles");
   expect(address()).toEqual({ tab: "bundles" });
 });
+
+test("who has signed a tree is shown, and what has expired is marked", async () => {
+  const key = "ab".repeat(32);
+  const signed = { tree: TREES[0], name: "dags", serial: 0, key_ids: [key], signed_at: "2026-01-01T11:00:00Z" };
+  await open({
+    statements: [
+      { ...signed, expires_at: null, has_expired: false },
+      { ...signed, tree: TREES[1], expires_at: "2026-01-01T11:00:00Z", has_expired: true },
+    ],
+  });
+  const rows = rowsOf("Signed by");
+  expect(rows[0]).toEqual(["0123456789ab", "dags", "", "abababababababab", "1 hour ago", "does not expire"]);
+  expect(rows[1]?.at(-1)).toBe("1 hour agoexpired");
+});
+
+test("that nobody has signed is said", async () => {
+  await open();
+  expect(screen.getByText("Nobody has signed any of these trees.")).toBeDefined();
+});

@@ -40,7 +40,7 @@ async function open(about: Partial<ReleasesSummary> = {}, changes: Partial<Relea
     { ...edition, serial: 2, version: "0.3.0", tree: TREES[0], running: 3 },
     { ...edition, serial: 1, version: "0.2.0", tree: TREES[1], running: 0 },
   ];
-  fakeApi().on("GET", "releases", { about: makeAbout(about), editions, workers: [makeReleaseWorker()], ...changes });
+  fakeApi().on("GET", "releases", { about: makeAbout(about), editions, workers: [makeReleaseWorker()], statements: [], ...changes });
   await show(<Releases me={me} />, "?tab=releases");
 }
 

@@ -133,7 +133,7 @@ export function makeEdition(changes: Partial<Edition> = {}): Edition {
 }
 
 export function makeBundleDetails(changes: Partial<BundleDetails> = {}): BundleDetails {
-  return { about: makeBundle(), editions: [makeEdition()], holders: [{ worker: "oven-1", tree: TREES[0], is_newest: true }], ...changes };
+  return { about: makeBundle(), editions: [makeEdition()], holders: [{ worker: "oven-1", tree: TREES[0], is_newest: true }], statements: [], ...changes };
 }
 
 export function makeRuntime(changes: Partial<Runtime> = {}): Runtime {
@@ -198,6 +198,7 @@ export function makeRuntimeDetails(changes: Partial<RuntimeDetails> = {}): Runti
     build_sdists: false,
     editions: [makeRuntimeEdition(), makeRuntimeEdition({ serial: 1, tree: TREES[1], ready: 1, published_at: "2026-01-01T10:00:00Z" })],
     workers: [makeRuntimeWorker()],
+    statements: [],
     ...changes,
   };
 }

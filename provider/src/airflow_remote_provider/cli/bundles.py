@@ -6,7 +6,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from airflow_remote_provider.cli.central import central
-from airflow_remote_provider.cli.printing import output, show_facts, show_row, show_rows, show_table, watch, watched
+from airflow_remote_provider.cli.printing import output, show_facts, show_row, show_rows, show_signed, show_table, watch, watched
 from airflow_remote_provider.cli.words import action, group, option
 
 if TYPE_CHECKING:
@@ -62,6 +62,7 @@ def show_bundle(args: argparse.Namespace) -> None:
         if rows:
             print(f"\n{title}:")
             show_table([_short(asdict(row)) for row in rows], columns)
+    show_signed(found.statements)
 
 
 def ask_to_publish(args: argparse.Namespace) -> None:

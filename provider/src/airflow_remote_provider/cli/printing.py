@@ -17,7 +17,12 @@ from airflow_remote_provider.ledger.presentable import presentable
 if TYPE_CHECKING:
     import argparse
 
+    from airflow_remote_provider.ledger.statements import SignedStatement
+
 LONGEST_CELL = 10_000
+SIGNED = ("tree", "name", "version", "serial", "keys", "signed_at", "expires_at", "has_expired")
+SHOWN_OF_KEY = 16
+"""Digits of a key's id, as in a worker's refusals."""
 CLEAR = "\033[2J\033[H"
 """Clears a terminal."""
 
@@ -75,6 +80,15 @@ def show_table(rows: Sequence[dict[str, Any]], columns: Sequence[str]) -> None:
     widths = [max(len(line[i]) for line in cells) for i in range(len(columns))]
     for line in cells:
         print("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
+
+
+def show_signed(statements: Sequence[SignedStatement]) -> None:
+    """Print who has signed the trees that a command shows."""
+    if not statements:
+        return
+    print("\nsigned:")
+    rows = [{**asdict(one), "tree": one.tree[:12], "keys": [key[:SHOWN_OF_KEY] for key in one.key_ids]} for one in statements]
+    show_table(rows, SIGNED)
 
 
 def show_row(row: Any, args: argparse.Namespace) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_remote_provider.cli import add_release
 from airflow_remote_provider.cli.central import central
-from airflow_remote_provider.cli.printing import output, show_facts, show_row, show_rows, show_table, watch, watched
+from airflow_remote_provider.cli.printing import output, show_facts, show_row, show_rows, show_signed, show_table, watch, watched
 from airflow_remote_provider.cli.rolling import roll_options, roll_with, short
 from airflow_remote_provider.cli.words import action, group
 
@@ -53,6 +53,7 @@ def show(args: argparse.Namespace) -> None:
         if rows:
             print(f"\n{title}:")
             show_table([short(asdict(row)) for row in rows], columns)
+    show_signed(found.statements)
 
 
 def roll(args: argparse.Namespace) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_remote_provider.cli import build_runtime
 from airflow_remote_provider.cli.central import central
-from airflow_remote_provider.cli.printing import output, show_facts, show_row, show_rows, show_table, watch, watched
+from airflow_remote_provider.cli.printing import output, show_facts, show_row, show_rows, show_signed, show_table, watch, watched
 from airflow_remote_provider.cli.queues import set_runtime
 from airflow_remote_provider.cli.rolling import roll_options, roll_with, short
 from airflow_remote_provider.cli.words import action, group, option
@@ -75,12 +75,13 @@ def show(args: argparse.Namespace) -> None:
     if args.output != "table":
         show_row(found, args)
         return
-    facts = {name: value for name, value in asdict(found).items() if name not in ("about", "editions", "workers")}
+    facts = {name: value for name, value in asdict(found).items() if name not in ("about", "editions", "workers", "statements")}
     show_facts({**asdict(found.about), **facts}, args)
     for title, columns, rows in (("editions", EDITIONS, found.editions), ("workers", WORKERS, found.workers)):
         if rows:
             print(f"\n{title}:")
             show_table([short(asdict(row)) for row in rows], columns)
+    show_signed(found.statements)
 
 
 def roll(args: argparse.Namespace) -> None:

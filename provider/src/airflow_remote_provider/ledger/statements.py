@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime, timezone
 
@@ -17,6 +18,8 @@ from airflow_remote_provider.models import StatementRow, TreeRow
 
 MOST_OF_TREE = MOST_OF_KEYS = MAX_STATEMENTS // 2
 """Together they fit one answer to a worker."""
+MOST_SHOWN = 500
+"""Statements in one view."""
 
 
 @dataclass(frozen=True)
@@ -31,6 +34,9 @@ class SignedStatement:
     key_ids: list[str]
     signed_at: datetime
     expires_at: datetime | None
+    """None: it does not expire."""
+    has_expired: bool
+    """By central's clock; workers go by their own."""
     added_at: datetime
     added_by: str
 
@@ -75,7 +81,7 @@ def add(session: Session, digest: str, envelope: str, *, by: str) -> SignedState
     session.flush()
     what = f"the {predicate.kind.value} {predicate.name}".strip()
     record_action(session, by, f"added a signed statement about {what} (tree {digest[:12]}, key {key_ids[0][:12]})")
-    return _shown(row)
+    return _shown(row, now)
 
 
 def _require_room(session: Session, row: StatementRow) -> None:
@@ -89,8 +95,15 @@ def _require_room(session: Session, row: StatementRow) -> None:
 
 def of_tree(session: Session, digest: str) -> list[SignedStatement]:
     """Return the statements about a tree, the oldest first."""
-    rows = session.scalars(select(StatementRow).where(StatementRow.tree == digest).order_by(StatementRow.id))
-    return [_shown(row) for row in rows]
+    return of_trees(session, [digest])
+
+
+def of_trees(session: Session, digests: Collection[str]) -> list[SignedStatement]:
+    """Return the statements about these trees, the oldest first, at most :data:`MOST_SHOWN`. One statement, and the time."""
+    query = select(StatementRow).where(StatementRow.tree.in_(list(digests))).order_by(StatementRow.id).limit(MOST_SHOWN)
+    rows = session.scalars(query).all() if digests else ()
+    now = database_now(session) if rows else None
+    return [_shown(row, now) for row in rows]
 
 
 def for_worker(session: Session, digest: str) -> list[str]:
@@ -106,9 +119,10 @@ def forget(session: Session, digests: list[str]) -> None:
     session.execute(delete(StatementRow).where(StatementRow.tree.in_(digests)).execution_options(synchronize_session=False))
 
 
-def _shown(row: StatementRow) -> SignedStatement:
+def _shown(row: StatementRow, now: datetime | None) -> SignedStatement:
     _, statement = open_envelope(row.envelope)
     said = statement.predicate
+    expires_at = None if said.expires is None else _time(said.expires)
     return SignedStatement(
         tree=row.tree,
         kind=row.kind,
@@ -117,7 +131,8 @@ def _shown(row: StatementRow) -> SignedStatement:
         serial=said.serial,
         key_ids=row.key_ids.split(),
         signed_at=_time(said.at),
-        expires_at=None if said.expires is None else _time(said.expires),
+        expires_at=expires_at,
+        has_expired=expires_at is not None and now is not None and expires_at <= now,
         added_at=row.added_at,
         added_by=row.added_by,
     )

@@ -17,6 +17,7 @@ from airflow_remote_provider.ledger.bundles import request
 from airflow_remote_provider.ledger.errors import NotFound
 from airflow_remote_provider.ledger.presentable import presentable
 from airflow_remote_provider.ledger.publishing import publishing_now
+from airflow_remote_provider.ledger.statements import SignedStatement, of_trees
 from airflow_remote_provider.ledger.trees import BUNDLE
 from airflow_remote_provider.ledger.views.scope import EVERYTHING, Scope
 from airflow_remote_provider.models import BundleRow, Edition, Job, TreeRow, Worker
@@ -98,6 +99,8 @@ class BundleDetails:
     """Versions that are wanted first, then the published ones, newest first; at most 50."""
     holders: list[BundleHolder]
     """By name, at most 1,000."""
+    statements: list[SignedStatement]
+    """What was signed about these trees, as the statements say themselves."""
 
 
 def list_bundles(session: Session, *, scope: Scope = EVERYTHING) -> list[BundleSummary]:
@@ -132,6 +135,7 @@ def show_bundle(session: Session, name: str, *, scope: Scope = EVERYTHING) -> Bu
         found[0],
         [about.row(edition) for edition in editions],
         _holders(inventories, [edition.tree for edition in editions if edition.tree], found[0].tree),
+        of_trees(session, trees),
     )
 
 

@@ -17,6 +17,7 @@ from airflow_remote_provider.definitions.needs import pairs_of
 from airflow_remote_provider.ledger import releases, runtimes
 from airflow_remote_provider.ledger.assignments import WORKER, Host, Plan, choose_release, release_host_of
 from airflow_remote_provider.ledger.runtimes import RuntimeEdition
+from airflow_remote_provider.ledger.statements import SignedStatement, of_trees
 from airflow_remote_provider.ledger.trees import RELEASE
 from airflow_remote_provider.ledger.views.scope import EVERYTHING, Scope
 from airflow_remote_provider.models import ReleaseRow, Worker
@@ -103,6 +104,8 @@ class ReleasesDetails:
     """The newest serial first."""
     workers: list[ReleaseWorkerRow]
     """Those that do not run what they are to run come first; at most 1,000."""
+    statements: list[SignedStatement]
+    """What was signed about these trees, as the statements say themselves."""
 
 
 @dataclass(frozen=True)
@@ -171,7 +174,8 @@ def show_releases(session: Session, *, scope: Scope = EVERYTHING) -> ReleasesDet
         for one in added
     ]
     settled = ("", ReleasePhase.RUNNING.value)
-    return ReleasesDetails(about, editions, sorted(rows, key=lambda one: (one.phase in settled, one.worker))[:MOST_WORKERS])
+    shown = sorted(rows, key=lambda one: (one.phase in settled, one.worker))[:MOST_WORKERS]
+    return ReleasesDetails(about, editions, shown, of_trees(session, {one.tree for one in added}))
 
 
 def _version_of(serial: int, added: Sequence[RuntimeEdition], row: ReleaseRow) -> str:

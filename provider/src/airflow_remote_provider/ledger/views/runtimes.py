@@ -17,6 +17,7 @@ from airflow_remote_provider.ledger import runtimes
 from airflow_remote_provider.ledger.assignments import Assignment, Host, Plan, assign, host_of
 from airflow_remote_provider.ledger.held_runtimes import Held, explain_name
 from airflow_remote_provider.ledger.runtimes import RuntimeRecord
+from airflow_remote_provider.ledger.statements import SignedStatement, of_trees
 from airflow_remote_provider.ledger.sweep import OPEN
 from airflow_remote_provider.ledger.trees import RUNTIME
 from airflow_remote_provider.ledger.views.scope import EVERYTHING, Scope
@@ -117,6 +118,8 @@ class RuntimeDetails:
     """The newest serial first."""
     workers: list[RuntimeWorkerRow]
     """Those that do not have it ready come first; at most 1,000."""
+    statements: list[SignedStatement]
+    """What was signed about these trees, as the statements say themselves."""
 
 
 @dataclass(frozen=True)
@@ -201,6 +204,7 @@ def show_runtime(session: Session, name: str, *, scope: Scope = EVERYTHING) -> R
             for one in record.editions
         ],
         workers=sorted(rows, key=lambda row: (row.phase == RuntimePhase.READY.value, row.worker))[:MOST_WORKERS],
+        statements=of_trees(session, {edition.tree for edition in record.editions}),
     )
 
 
