@@ -24,7 +24,7 @@ BEGUN, RECOVERED = "begun", "recovered"
 MOST_EVENTS = 100
 """Events of one delivery. More wait for the next one."""
 MOST_ATTEMPTS = 10
-"""Deliveries of the same notice: about an hour and a half."""
+"""Deliveries of the same notice: within about an hour."""
 FIRST_WAIT = timedelta(seconds=10)
 LONGEST_WAIT = timedelta(minutes=20)
 
