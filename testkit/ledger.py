@@ -254,11 +254,15 @@ def session_request(
     time: float = 0.0,
     triggers: int = 0,
     platform: str = "",
+    ephemeral: bool = False,
+    max_jobs: int | None = None,
 ) -> SessionRequest:
     """Return the session request of a daemon that has just started, or of the one with *boot_id*."""
     boot_id = boot_id or str(uuid.uuid4())
     facts = Facts(hostname="h", platform=platform, release_platform=platform)
-    return SessionRequest(instance_id, boot_id, "1.0", list(capabilities), slots, facts, list(jobs), time, triggers)
+    return SessionRequest(
+        instance_id, boot_id, "1.0", list(capabilities), slots, facts, list(jobs), time, triggers, ephemeral, max_jobs
+    )
 
 
 def enlist(
@@ -272,6 +276,8 @@ def enlist(
     capabilities: Sequence[str] = ("task",),
     triggers: int = 0,
     platform: str = "",
+    ephemeral: bool = False,
+    max_jobs: int | None = None,
 ) -> Enlisted:
     """Enrol a worker and open its session, in separate transactions."""
     with compat.transaction() as session:
@@ -279,7 +285,9 @@ def enlist(
     with compat.transaction() as session:
         enrolled = credentials.enrol(session, token, Enrolment(name))
     with compat.transaction() as session:
-        request = session_request(slots, capabilities=capabilities, triggers=triggers, platform=platform)
+        request = session_request(
+            slots, capabilities=capabilities, triggers=triggers, platform=platform, ephemeral=ephemeral, max_jobs=max_jobs
+        )
         record = sessions.open_session(session, enrolled.worker_id, request)
     assert record.session_id is not None
     return Enlisted(enrolled.worker_id, name, record.session_id, enrolled.credential, slots)

@@ -4,6 +4,7 @@ import errno
 import json
 import os
 import pwd
+import re
 import sys
 from importlib.metadata import version
 from pathlib import Path
@@ -16,7 +17,7 @@ from airflow_remote_worker.cli import main
 from airflow_remote_worker.config import load
 from airflow_remote_worker.jobs import launcher
 from airflow_remote_worker.lifecycle import EXIT_REFUSED
-from airflow_remote_worker.state.directory import explain_unusable
+from airflow_remote_worker.state.directory import State, explain_unusable
 from airflow_remote_worker.testing.fake_central import FakeCentral
 
 from testkit.authority import Authority
@@ -48,6 +49,30 @@ def test_join_status_check_leave(central: FakeCentral, home: Path, tmp_path: Pat
     assert central.worker("barge-1").is_revoked
     assert main(["run"]) == EXIT_REFUSED
     assert "join" in capsys.readouterr().err
+
+
+def test_an_ephemeral_worker_whose_name_is_taken_joins_with_a_suffix(
+    central: FakeCentral, home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    token = central.enrolment_token(["q"], uses=3)
+    able = ["--runtime-python", sys.executable, "--token", token, "--name", "runner"]
+    assert main(["join", central.url, *able]) == 0
+    assert main(["join", central.url, *able, "--state", str(tmp_path / "b")]) == 1
+    assert "runner" in capsys.readouterr().err
+    assert main(["join", central.url, *able, "--ephemeral", "--state", str(tmp_path / "c")]) == 0
+    assert re.search(r"as runner-[0-9a-f]{8},", capsys.readouterr().out)
+    assert State(tmp_path / "c").membership().ephemeral and not State(home).membership().ephemeral
+
+
+@pytest.mark.parametrize(("text", "seconds"), [("90", 90), ("90s", 90), ("1.5m", 90), ("2h", 7200)])
+def test_times_have_units(text: str, seconds: float) -> None:
+    assert cli._seconds(text) == seconds
+
+
+def test_a_time_that_is_none_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["run", "--idle-exit", "soon"])
+    assert "write it as 90s, 10m or 1h" in capsys.readouterr().err
 
 
 def test_join_stores_the_network_settings(

@@ -456,6 +456,51 @@ def test_leave_by_intent_gives_the_credential_back(central: FakeCentral, worker:
     assert not (worker.state.root / "credential.json").exists()
 
 
+def _configure(worker: RunningWorker, **settings: object) -> None:
+    worker.config = msgspec.structs.replace(worker.config, **settings)  # type: ignore[arg-type]
+
+
+def test_an_ephemeral_worker_takes_its_one_job_and_leaves(central: FakeCentral, worker: RunningWorker) -> None:
+    first, second = worker.enqueue("run\nexit 0"), worker.enqueue("run\nexit 0")
+    _configure(worker, ephemeral=True, max_jobs=1)
+    worker.start()
+    assert worker.wait() == EXIT_OK
+    assert (central.job_state(first), central.job_state(second)) == ("succeeded", "queued")
+    assert central.worker("w1").is_revoked
+    assert not (worker.state.root / "credential.json").exists()
+
+
+def test_an_ephemeral_worker_that_is_idle_leaves(central: FakeCentral, worker: RunningWorker) -> None:
+    _configure(worker, ephemeral=True, idle_exit_s=0.2)
+    worker.start()
+    assert worker.wait() == EXIT_OK
+    assert central.worker("w1").is_revoked
+
+
+def test_a_lasting_worker_ends_after_its_jobs_and_takes_as_many_at_its_next_start(
+    central: FakeCentral, worker: RunningWorker
+) -> None:
+    _configure(worker, max_jobs=2)
+    jobs = [worker.enqueue("run\nexit 0") for _ in range(2)]
+    worker.start()
+    assert worker.wait() == EXIT_OK
+    assert {central.job_state(job) for job in jobs} == {"succeeded"}
+    assert not central.worker("w1").is_revoked
+
+
+def test_a_restarted_daemon_of_a_one_job_worker_takes_no_second_job(central: FakeCentral, worker: RunningWorker) -> None:
+    _configure(worker, ephemeral=True, max_jobs=1)
+    first = worker.enqueue("run\nsleep 1\nexit 0")
+    worker.start()
+    central.wait_for_state(first, JobState.RUNNING)
+    eventually(lambda: shim_pid(worker, first))
+    assert worker.detach() == EXIT_OK
+    second = worker.enqueue("run\nexit 0")
+    worker.start()
+    assert worker.wait() == EXIT_OK
+    assert (central.job_state(first), central.job_state(second)) == ("succeeded", "queued")
+
+
 def test_a_paused_worker_takes_work_again_when_its_intent_is_serve(central: FakeCentral, worker: RunningWorker) -> None:
     worker.start()
     eventually(lambda: central.requests_to("poll"))

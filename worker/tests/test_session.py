@@ -305,3 +305,50 @@ def test_what_is_done_for_a_job_is_listed_with_it() -> None:
     session.release(lease)
     session.set_detail(lease, "late")
     assert session.held() == []
+
+
+# A limit of jobs
+
+
+def _limited(jobs: int | None) -> WorkerSession:
+    return WorkerSession(slots=4, triggers=4, max_jobs=jobs)
+
+
+def test_a_worker_with_a_limit_declines_what_is_beyond_it() -> None:
+    session = _limited(1)
+    actions = session.on_reply(PollReply(poll_s=30, offers=[make_offer("a"), make_offer("b")]))
+    assert [offer.job_id for offer in actions.take] == ["a"]
+    assert "max_jobs" in actions.decline[0][1]
+    assert (session.free_slots(), session.free_triggers()) == (0, 0)
+
+
+def test_a_worker_has_had_its_jobs_when_the_last_one_is_over() -> None:
+    session = _limited(1)
+    assert not session.has_had_its_jobs
+    session.on_reply(PollReply(poll_s=30, offers=[make_offer("a")]))
+    assert not session.has_had_its_jobs
+    session.release(Lease("a", 1))
+    assert session.has_had_its_jobs
+
+
+def test_a_job_that_goes_back_does_not_count() -> None:
+    session = _limited(1)
+    session.on_reply(PollReply(poll_s=30, offers=[make_offer("a")]))
+    session.note_declined(Lease("a", 1))
+    session.note_declined(Lease("a", 1))
+    session.release(Lease("a", 1))
+    assert session.jobs_left == 1
+
+
+def test_central_s_count_replaces_the_own_one_if_it_has_one() -> None:
+    session = _limited(5)
+    session.open(Intent(mode=IntentMode.SERVE, revision=1), [])
+    assert session.jobs_left == 5
+    session.open(Intent(mode=IntentMode.SERVE, revision=1), [], jobs_left=2)
+    assert session.jobs_left == 2
+
+
+def test_adopted_jobs_do_not_count_again() -> None:
+    session = _limited(1)
+    session.hold(make_offer("a"), JobPhase.RUNNING)
+    assert session.jobs_left == 1

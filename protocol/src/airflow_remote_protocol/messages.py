@@ -21,6 +21,8 @@ MAX_SHORT_TEXT = 2000
 """Characters."""
 ShortText = Annotated[str, msgspec.Meta(max_length=MAX_SHORT_TEXT)]
 Slots = Annotated[int, msgspec.Meta(ge=0, le=10_000)]
+MAX_JOB_LIMIT = 1_000_000
+JobLimit = Annotated[int, msgspec.Meta(ge=1, le=MAX_JOB_LIMIT)]
 MAX_JOBS_LISTED = 10_000
 MAX_CHUNKS = 200
 """Chunks in one `logs` request: central opens a file for each."""
@@ -53,6 +55,8 @@ class Enrolment(Message, frozen=True):
     facts: Facts = Facts()
     queues: Annotated[list[QueueName], msgspec.Meta(max_length=100)] = []
     """The queues to serve. Only with a user's own token and the right to manage workers; an enrolment token names its own."""
+    ephemeral: bool = False
+    """The worker is removed when it leaves, or when it is silent for long."""
 
 
 class Enrolled(Message, frozen=True):
@@ -112,6 +116,11 @@ class SessionRequest(Message, frozen=True):
     """The worker's wall clock, seconds since the epoch, to show its offset to users; 0: not sent."""
     triggers: Slots = 0
     """How many triggers the worker hosts at most (capability `trigger`). They use no slots."""
+    ephemeral: bool = False
+    """As in :class:`Enrolment`. Once it was sent, it holds for as long as the worker exists."""
+    max_jobs: JobLimit | None = None
+    """How many jobs the worker takes from this start on, triggers included; None: any number. An ephemeral worker's number is for
+    as long as it exists, and can only become smaller."""
 
 
 class IntentMode(str, Enum):
@@ -254,6 +263,9 @@ class Session(Message, frozen=True):
     """None: without the capability `runtimes`."""
     release: WantedRelease | None = None
     """None: central has no release for this worker (capability `releases`), which keeps the one that it runs."""
+    jobs_left: Annotated[int, msgspec.Meta(ge=0, le=MAX_JOB_LIMIT)] | None = None
+    """How many more jobs this worker is offered, beyond those that are leased to it. None: any number, or an older central, which
+    knows no such limit."""
 
 
 class JobKind(str, Enum):

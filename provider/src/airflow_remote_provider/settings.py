@@ -81,6 +81,13 @@ OPTIONS: dict[str, Option] = {
         "How long after a stop a job may still make calls, in seconds, so that its task can clean up. Keep it above the "
         "stop_grace_s of workers + 30.",
     ),
+    "ephemeral_silent_seconds": Option(
+        600,
+        60,
+        604800,
+        "How long an ephemeral worker may be silent before it is removed and its name is free, in seconds. One that holds jobs "
+        "stays until they are lost.",
+    ),
     "silent_after_seconds": Option(90, 5, 3600, "How long after its last contact a worker is shown as silent, in seconds."),
     "ledger_threads": Option(
         4, 1, 32, "Threads, and therefore database connections, that all ledger calls of one API process share."
@@ -267,6 +274,7 @@ class Settings:
     reconnect_seconds: float
     stop_margin_seconds: float
     stop_grace_seconds: float
+    ephemeral_silent_seconds: float
     silent_after_seconds: float
     ledger_threads: int
     gateway_concurrency: int

@@ -22,6 +22,7 @@ from testkit.ledger import (
     change_job,
     change_worker,
     enlist,
+    job_row,
     offered,
     running,
     session_request,
@@ -263,7 +264,7 @@ def test_only_one_of_two_concurrent_joins_gets_the_name() -> None:
 
 def test_a_worker_that_holds_jobs_cannot_leave() -> None:
     worker = enlist()
-    lease = offered(worker)
+    lease = running(worker)
     with pytest.raises(Superseded, match="holds 1 job"), compat.transaction() as session:
         credentials.leave(session, worker.id)
     change_job(lease.job_id, state="succeeded")
@@ -271,6 +272,37 @@ def test_a_worker_that_holds_jobs_cannot_leave() -> None:
         credentials.leave(session, worker.id)
     row = worker_row(worker.id)
     assert row.revoked_at is not None and row.session_id is None
+
+
+def test_a_worker_that_leaves_returns_its_offers() -> None:
+    worker = enlist()
+    lease = offered(worker)
+    with compat.transaction() as session:
+        credentials.leave(session, worker.id)
+    job = job_row(lease.job_id)
+    assert (job.state, job.offers, job.not_before) == ("queued", 0, None)
+
+
+def test_an_ephemeral_worker_that_leaves_is_removed_and_its_name_is_free() -> None:
+    token = _token(uses=2)[0]
+    worker = enlist("runner", ephemeral=True)
+    with pytest.raises(NameTaken):
+        _enrol(token, "runner")
+    with compat.transaction() as session:
+        credentials.leave(session, worker.id)
+    assert worker_row(worker.id).removed_at is not None
+    assert [entry.worker for entry in audit_entries("left")] == ["runner"]
+    assert _enrol(token, "runner").worker_id != worker.id
+    with compat.transaction() as session:
+        assert [row.name for row in list_workers(session, silent_after=timedelta(seconds=90)).rows] == ["runner"]
+
+
+def test_a_worker_that_is_not_ephemeral_stays_listed_after_it_has_left() -> None:
+    worker = enlist()
+    with compat.transaction() as session:
+        credentials.leave(session, worker.id)
+    assert worker_row(worker.id).removed_at is None
+    assert not audit_entries("left")
 
 
 def test_after_a_removal_the_rebuilt_machine_can_join_again() -> None:

@@ -5,11 +5,15 @@ from __future__ import annotations
 import argparse
 import logging
 import os
+import re
+import secrets
 import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import msgspec
 
 from airflow_remote_worker import __version__, system
 from airflow_remote_worker.config import (
@@ -23,15 +27,20 @@ from airflow_remote_worker.config import (
     state_directory,
     write_settings,
 )
-from airflow_remote_worker.errors import Damaged, Unreachable, WorkerError
+from airflow_remote_worker.errors import Damaged, Refused, Unreachable, WorkerError
 from airflow_remote_worker.lifecycle import EXIT_FAILED, EXIT_OK, EXIT_REFUSED
 from airflow_remote_worker.state.directory import Membership, NotJoined, State, StateInUse, explain_unusable, owner_of
 
 if TYPE_CHECKING:
+    from airflow_remote_protocol.messages import Enrolled, Enrolment
+
     from airflow_remote_worker.link.client import Link
     from airflow_remote_worker.link.network import Network
 
 EXIT_USAGE = 2
+MAX_NAME = 100
+"""Characters of a worker's name (:data:`airflow_remote_protocol.messages.Name`)."""
+NAMES_TRIED = 3
 RUNTIME_HELP = "interpreter of an environment with the Airflow Task SDK, in which tasks run (default: central sends one)"
 
 
@@ -94,10 +103,13 @@ def join(arguments: argparse.Namespace, config: Config, state: State) -> int:
             _pin(arguments.trust, config, state)
         link, interpreter = _link(network, token), find(config)
         enrolment = Enrolment(
-            name=config.name or default_name(), facts=facts(interpreter.platform, find_own().platform), queues=queues
+            name=config.name or default_name(),
+            facts=facts(interpreter.platform, find_own().platform),
+            queues=queues,
+            ephemeral=config.ephemeral,
         )
         try:
-            enrolled = _call(link, lambda: link.enrol(enrolment))
+            enrolled = _call(link, lambda: _enrol(link, enrolment))
         except Unreachable as error:
             return _fail(_find_failing_hop(network) or str(error), EXIT_FAILED)
         state.join(
@@ -106,6 +118,7 @@ def join(arguments: argparse.Namespace, config: Config, state: State) -> int:
                 worker_id=enrolled.worker_id,
                 name=enrolled.name,
                 credential=enrolled.credential,
+                ephemeral=config.ephemeral,
                 insecure_http=config.insecure_http,
                 ca_file=_absolute(network.ca_file),
                 client_cert=_absolute(network.client_cert),
@@ -124,6 +137,22 @@ def join(arguments: argparse.Namespace, config: Config, state: State) -> int:
         if interpreter.trouble:
             print(f"warning: {interpreter.trouble} (in {config.state / FILE_NAME})")
     return EXIT_OK
+
+
+async def _enrol(link: Link, enrolment: Enrolment) -> Enrolled:
+    """Enrol; an ephemeral worker whose name is taken gets a suffix, because many are made from one image or template."""
+    from airflow_remote_protocol.errors import ProblemCode
+
+    asked = enrolment
+    for _ in range(NAMES_TRIED - 1 if enrolment.ephemeral else 0):
+        try:
+            return await link.enrol(asked)
+        except Refused as error:
+            if error.code is not ProblemCode.NAME_TAKEN:
+                raise
+            suffix = f"-{secrets.token_hex(4)}"
+            asked = msgspec.structs.replace(enrolment, name=enrolment.name[: MAX_NAME - len(suffix)] + suffix)
+    return await link.enrol(asked)
 
 
 def _check_directory_owner(state: State) -> None:
@@ -523,6 +552,9 @@ def _flags(arguments: argparse.Namespace) -> dict[str, Any]:
         "proxy": arguments.proxy,
         "proxy_auth_file": arguments.proxy_auth_file,
         "insecure_http": arguments.insecure_http,
+        "ephemeral": arguments.ephemeral,
+        "max_jobs": arguments.max_jobs,
+        "idle_exit_s": arguments.idle_exit,
         "drain_timeout_s": arguments.drain_timeout_s,
         "runtime": {"python": arguments.runtime_python} if arguments.runtime_python else None,
         "bundles": bundles or None,
@@ -541,6 +573,7 @@ def _parser() -> argparse.ArgumentParser:
     common.add_argument("--insecure-http", action="store_true", default=None, help="allow unencrypted http to another machine")
     common.add_argument("--log-level", help="DEBUG, INFO, WARNING or ERROR")
     common.set_defaults(name=None, slots=None, drain_timeout_s=None, runtime_python=None, bundle=None)
+    common.set_defaults(ephemeral=None, max_jobs=None, idle_exit=None)
 
     parser = argparse.ArgumentParser(
         prog="airflow-remote-worker", description="Run Airflow tasks on this machine for a central Airflow."
@@ -565,6 +598,12 @@ def _parser() -> argparse.ArgumentParser:
     joining.add_argument(
         "--trust", type=Path, metavar="FILE", help="pin the public keys in this file: only what they have signed is used here"
     )
+    joining.add_argument(
+        "--ephemeral",
+        action="store_true",
+        default=None,
+        help="join as a worker that central removes when it ends; if its name is taken, it gets a suffix",
+    )
     joining.add_argument("--force", action="store_true", help="join even if this directory is already a worker")
     joining.set_defaults(command=join)
 
@@ -574,6 +613,11 @@ def _parser() -> argparse.ArgumentParser:
     as_run.add_argument("--bundle", action="append", metavar="NAME=PATH", help="directory with a bundle's Dags; may be repeated")
     as_run.add_argument(
         "--drain-timeout-s", type=float, help="how many seconds SIGTERM waits for jobs before the daemon ends without them"
+    )
+    as_run.add_argument("--max-jobs", type=int, metavar="N", help="take N jobs, then end")
+    as_run.add_argument("--idle-exit", type=_seconds, metavar="TIME", help="end after so long without a job, e.g. 90s, 10m or 1h")
+    as_run.add_argument(
+        "--ephemeral", action="store_true", default=None, help="leave when the daemon ends: central removes this worker"
     )
     running = commands.add_parser("run", parents=[common, as_run], help="run the worker daemon")
     running.set_defaults(command=run)
@@ -608,6 +652,14 @@ def _parser() -> argparse.ArgumentParser:
     _add_service(commands, common)
     _add_install(commands, common)
     return parser
+
+
+def _seconds(text: str) -> float:
+    """Return a time such as `90s`, `10m`, `1h` or `90` in seconds."""
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)([smh]?)", text)
+    if found is None:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a time; write it as 90s, 10m or 1h")
+    return float(found[1]) * {"": 1, "s": 1, "m": 60, "h": 3600}[found[2]]
 
 
 def _add_service(commands: Any, common: argparse.ArgumentParser) -> None:

@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 from airflow_remote_protocol.addresses import BadAddress, parse_address
+from airflow_remote_protocol.messages import MAX_JOB_LIMIT
 
 ENV_PREFIX = "AIRFLOW_REMOTE_WORKER_"
 NOT_SETTINGS = frozenset({"HOME", "TOKEN", "AIRFLOW_TOKEN", "CONFIG", "LOG_LEVEL", "CACHE"})
@@ -138,6 +139,14 @@ class Config(Section, frozen=True, kw_only=True):
     """How many slots jobs may fill at once; a task takes its `pool_slots`."""
     triggers: Annotated[int, msgspec.Meta(ge=0, le=10_000)] = 1000
     """The largest number of triggers of deferred tasks on this worker. Triggers take no slots. 0: they wait for other workers."""
+    ephemeral: bool = False
+    """Leave when the daemon ends, and have central remove this worker and free its name. A worker that has been ephemeral once
+    stays so."""
+    max_jobs: Annotated[int, msgspec.Meta(ge=1, le=MAX_JOB_LIMIT)] | None = None
+    """Take so many jobs, triggers included, then end. Unset: any number. An ephemeral worker's number is for as long as it
+    exists, that of others for each start."""
+    idle_exit_s: Positive | None = None
+    """End after so many seconds without a job. Time in which the worker can't take jobs does not count. Unset: never."""
     runtime: RuntimeConfig = RuntimeConfig()
     run_as_user: str = ""
     """The user that tasks run as if the worker is root, so that tasks can't read its credential. Unset: the worker's user."""

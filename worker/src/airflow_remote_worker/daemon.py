@@ -91,6 +91,7 @@ from airflow_remote_worker.link.client import END_SESSION_S, Link
 from airflow_remote_worker.link.network import Network
 from airflow_remote_worker.local import frames
 from airflow_remote_worker.loops.deliver import DeliverLoop
+from airflow_remote_worker.loops.end import EndLoop
 from airflow_remote_worker.loops.end_triggers import EndTriggersLoop
 from airflow_remote_worker.loops.inventory import InventoryLoop
 from airflow_remote_worker.loops.poll import PollLoop
@@ -217,6 +218,8 @@ async def _serve(daemon: Daemon, state: State, start: Start) -> int:
             tasks.start_soon(daemon.ship_triggers.run, name="ship triggers' logs")
             tasks.start_soon(daemon.usage.run, name="usage")
             tasks.start_soon(daemon.drain_when_asked, name="drain")
+            if start.trial is None:
+                tasks.start_soon(daemon.end.run, name="end")
             tasks.start_soon(daemon.status.run, name="status")
             tasks.start_soon(daemon.logs.run, daemon.process_logs, name="trim logs")
             tasks.start_soon(daemon.disk.watch, daemon.make_room, name="disk")
@@ -256,7 +259,9 @@ class Daemon:
         self.lifecycle = lifecycle
         self.notifier = Notifier(os.environ)
         self.link = Link(self.network, credential=membership.credential, previous=membership.previous, clock=clock)
-        self.session = WorkerSession(slots=config.slots, triggers=config.triggers)
+        self.session = WorkerSession(slots=config.slots, triggers=config.triggers, max_jobs=config.max_jobs)
+        self.end = EndLoop(self.session, lifecycle, clock, idle_exit_s=config.idle_exit_s)
+        self.is_ephemeral = config.ephemeral or membership.ephemeral
         self.spool = Spool(state.jobs, quarantine=state.quarantine)
         self.gateway = LocalGateway(state.socket_path(), self.link, clock)
         access = _LocalAccess(self)
@@ -346,6 +351,7 @@ class Daemon:
             lambda job: self._store_contact(),
             lambda job: self.status.note_change(),
             lambda job: self.usage.on_job_held(),
+            lambda job: self.end.note_change(),
         ]
         self.supervisor.on_freed = self._on_freed
         self.supervisor.on_detail = self.status.note_change
@@ -404,7 +410,7 @@ class Daemon:
         self.hosts.task_settings = lambda: self.task_settings.mark
         keeper.report_end = self.end_triggers.report_end
         keeper.log_grew, keeper.flush = self.ship_triggers.log_grew, self.ship_triggers.flush
-        keeper.on_held = self._store_contact
+        keeper.on_held = self._on_trigger_held
         keeper.on_freed = self._on_trigger_ended
         keeper.on_change = self._note_fewer
 
@@ -420,6 +426,8 @@ class Daemon:
             jobs=self.session.held(),
             triggers=self._config.triggers if Capability.TRIGGER in self._capabilities else 0,
             time=self._clock.wall(),
+            ephemeral=self.is_ephemeral,
+            max_jobs=self._config.max_jobs,
         )
 
     def running(self) -> list[Job]:
@@ -444,7 +452,7 @@ class Daemon:
         self.lifecycle.detach("the trial of this release has ended before it reached central", exit_code=EXIT_FAILED)
 
     async def drain_when_asked(self) -> None:
-        """Once draining: take no jobs, wait for running ones, give the credential back if the intent is `leave`, detach."""
+        """Once draining: take no jobs, wait for running ones, give the credential back if the worker leaves, detach."""
         await self.lifecycle.draining.wait()
         if self.lifecycle.phase is Phase.DETACHING:
             return
@@ -457,17 +465,23 @@ class Daemon:
             await self._until(lambda: not self.running())
         with anyio.move_on_after(LAST_REPORTS_S):
             await self._until(lambda: self.session.is_idle or bool(self.running()))
-        if self.session.intent.mode is IntentMode.LEAVE and self.session.is_idle:
-            self.lifecycle.is_leaving = True
-            try:
-                await self.link.leave()
-                self._state.forget()
-            except WorkerError as error:
+        if (self.is_ephemeral or self.session.intent.mode is IntentMode.LEAVE) and self.session.is_idle:
+            await self._leave()
+        how = "drain timeout" if waited.cancelled_caught else "drained"
+        self.lifecycle.detach(f"{self.lifecycle.reason}; {how}")
+
+    async def _leave(self) -> None:
+        self.lifecycle.is_leaving = True
+        try:
+            await self.link.leave()
+            self._state.forget()
+        except WorkerError as error:
+            if self.is_ephemeral:
+                log.warning("central did not let this worker leave: %s; it removes the worker once it has been silent", error)
+            else:
                 self.lifecycle.detach(
                     f"central did not let this worker leave: {error}; start it again to retry", exit_code=EXIT_FAILED
                 )
-        how = "drain timeout" if waited.cancelled_caught else "drained"
-        self.lifecycle.detach(f"{self.lifecycle.reason}; {how}")
 
     async def end_session(self) -> None:
         """Report a regular end of this daemon to central, if central can be reached. A restart is not an end."""
@@ -556,6 +570,7 @@ class Daemon:
             self._contact_at = self._clock.wall()
             if not self.session.is_idle:
                 self._store_contact()
+        self.end.note_change()
         self.status.note_change()
 
     def _on_release_change(self) -> None:
@@ -580,6 +595,7 @@ class Daemon:
             self.poll.refresh()
         self.report_runtime.note_change()
         self.inventory.note_change()
+        self.end.note_change()
         self.status.note_change()
 
     def _on_outcome(self, job: Job, report: Report, begun: bool | None) -> None:
@@ -607,6 +623,10 @@ class Daemon:
         self.poll.refresh()
         self._note_fewer()
 
+    def _on_trigger_held(self) -> None:
+        self._store_contact()
+        self.end.note_change()
+
     def _on_trigger_ended(self) -> None:
         if self.session.free_triggers() == 1:
             self.poll.refresh()  # the open poll lists no free trigger
@@ -620,6 +640,7 @@ class Daemon:
     def _note_fewer(self) -> None:
         self._fewer.set()
         self._fewer = anyio.Event()
+        self.end.note_change()
         self.status.note_change()
 
     def _stored_contact(self) -> float:

@@ -49,6 +49,8 @@ class Held:
     """The runtime in which the job was taken on probation: no other is taken for it until its code has begun, or it has ended."""
     detail: str = ""
     """What is being done for it, for users."""
+    is_counted: bool = False
+    """Whether it counts against the limit of jobs."""
 
 
 @dataclass
@@ -77,8 +79,10 @@ class Actions:
 class WorkerSession:
     """The worker's side of its session with central."""
 
-    def __init__(self, *, slots: int, triggers: int = 0) -> None:
+    def __init__(self, *, slots: int, triggers: int = 0, max_jobs: int | None = None) -> None:
         self.slots = slots
+        self.jobs_left = max_jobs
+        """How many more jobs this worker takes; None: any number. Central's count replaces it with each session."""
         self.triggers = triggers
         """The largest number of triggers that this worker hosts."""
         self.intent = Intent(mode=IntentMode.SERVE, revision=-1)
@@ -125,6 +129,13 @@ class WorkerSession:
         if held := self._held.get(lease):
             self._held[lease] = replace(held, detail=detail[:MAX_DETAIL])
 
+    def note_declined(self, lease: Lease) -> None:
+        """Note that a job that is held goes back to central: it does not count against the limit of jobs."""
+        held = self._held.get(lease)
+        if held and held.is_counted and self.jobs_left is not None:
+            self.jobs_left += 1
+            self._held[lease] = replace(held, is_counted=False)
+
     def release(self, lease: Lease) -> None:
         """Stop holding *lease*: it was reported and acknowledged, declined, or dropped."""
         self._held.pop(lease, None)
@@ -140,11 +151,16 @@ class WorkerSession:
     def is_idle(self) -> bool:
         return not self._held
 
+    @property
+    def has_had_its_jobs(self) -> bool:
+        """Whether all jobs that this worker takes are over."""
+        return self.jobs_left == 0 and self.is_idle
+
     # Free capacity
 
     def free_slots(self) -> int:
         """Return how many slots are free for new jobs."""
-        if self.draining or self.no_room or self.unfit or self.intent.mode not in TAKES_WORK:
+        if self.draining or self.no_room or self.unfit or self.jobs_left == 0 or self.intent.mode not in TAKES_WORK:
             return 0
         if self.ready and all(self._is_on_trial(runtime) for runtime in self.ready):
             return 0
@@ -157,7 +173,7 @@ class WorkerSession:
 
     def free_triggers(self) -> int:
         """Return how many more triggers this worker can host."""
-        if self.draining or self.no_room or self.unfit or self.intent.mode not in TAKES_WORK:
+        if self.draining or self.no_room or self.unfit or self.jobs_left == 0 or self.intent.mode not in TAKES_WORK:
             return 0
         running = sum(h.is_trigger and h.phase is not JobPhase.ENDED for h in self._held.values())
         # A poll lists all leases, so triggers must leave room in the list for tasks.
@@ -201,12 +217,15 @@ class WorkerSession:
         task_settings: TaskSettings | None = None,
         runtimes: Runtimes | None = None,
         release: WantedRelease | None = None,
+        jobs_left: int | None = None,
     ) -> Actions:
         """Decide about the answer to a session request."""
         actions = Actions()
         self._on_task_settings(task_settings, actions)
         self._on_runtimes(runtimes, actions)
         self._on_release(release, actions)
+        if jobs_left is not None:
+            self.jobs_left = jobs_left
         # A new session's intent counts whatever its revision: central's database may have been restored from a backup.
         self.intent = actions.intent = intent
         self._on_stops(stops, actions)
@@ -257,6 +276,8 @@ class WorkerSession:
             actions.decline.append((offer, "an earlier lease of this job is still ending on this worker"))
         elif self.draining:
             actions.decline.append((offer, "this worker is draining"))
+        elif self.jobs_left == 0:
+            actions.decline.append((offer, "this worker has taken as many jobs as it takes (max_jobs)"))
         elif self.no_room:
             actions.decline.append((offer, self.no_room))
         elif self.unfit:
@@ -277,8 +298,13 @@ class WorkerSession:
             )
         else:
             actions.drop += ours
-            self.hold(offer, since=now)
+            self._count(self.hold(offer, since=now))
             actions.take.append(offer)
+
+    def _count(self, lease: Lease) -> None:
+        if self.jobs_left is not None:
+            self.jobs_left -= 1
+            self._held[lease] = replace(self._held[lease], is_counted=True)
 
     def _explain_runtime(self, offer: Offer) -> str:
         if offer.runtime is None:

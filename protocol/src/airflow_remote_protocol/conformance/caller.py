@@ -120,6 +120,8 @@ class Caller:
         capabilities: Iterable[str] = EVERYTHING,
         triggers: int = 0,
         platform: str = "",
+        ephemeral: bool = False,
+        max_jobs: int | None = None,
     ) -> Response:
         """Request a session, as a daemon that has just started, or as the one of *boot_id*."""
         return self.call(
@@ -135,6 +137,8 @@ class Caller:
                 facts=Facts(hostname="conformance", platform=platform, release_platform=platform),
                 jobs=list(jobs),
                 time=time.time(),
+                ephemeral=ephemeral,
+                max_jobs=max_jobs,
             ),
         )
 
@@ -147,10 +151,19 @@ class Caller:
         capabilities: Iterable[str] = EVERYTHING,
         triggers: int = 0,
         platform: str = "",
+        ephemeral: bool = False,
+        max_jobs: int | None = None,
     ) -> Session:
         """Open a session and use it from now on."""
         response = self.ask_session(
-            slots=slots, jobs=jobs, boot_id=boot_id, capabilities=capabilities, triggers=triggers, platform=platform
+            slots=slots,
+            jobs=jobs,
+            boot_id=boot_id,
+            capabilities=capabilities,
+            triggers=triggers,
+            platform=platform,
+            ephemeral=ephemeral,
+            max_jobs=max_jobs,
         )
         self.session = expect_message(response, Session)
         return self.session
@@ -349,6 +362,6 @@ def ask(central: CentralUnderTest, method: str, path: str, *, headers: Mapping[s
     return response
 
 
-def enrol(central: CentralUnderTest, *, token: str, name: str) -> Response:
+def enrol(central: CentralUnderTest, *, token: str, name: str, ephemeral: bool = False) -> Response:
     headers = {MARKER_HEADER: PROTOCOL_VERSION, "authorization": f"Bearer {token}", "content-type": "application/json"}
-    return ask(central, "POST", "enrol", headers=headers, body=encode(Enrolment(name=name)))
+    return ask(central, "POST", "enrol", headers=headers, body=encode(Enrolment(name=name, ephemeral=ephemeral)))

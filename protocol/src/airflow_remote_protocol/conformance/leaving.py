@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from airflow_remote_protocol.conformance.caller import Caller, ParkedPoll, held
+from airflow_remote_protocol.conformance.caller import Caller, ParkedPoll, enrol, held, unique
 from airflow_remote_protocol.conformance.central import REVOKED_S, CentralUnderTest
 from airflow_remote_protocol.conformance.expect import expect_message, expect_no_content, expect_refusal, expect_state, wait_until
 from airflow_remote_protocol.errors import ProblemCode
-from airflow_remote_protocol.messages import Pong
+from airflow_remote_protocol.messages import Enrolled, Pong
 from airflow_remote_protocol.states import JobState
 
 
@@ -59,3 +59,21 @@ def check_a_worker_can_leave_only_without_jobs(central: CentralUnderTest) -> Non
     expect_no_content(caller.call("POST", "leave"))
     for response in caller.make_all_calls_without_a_job():
         expect_refusal(response, ProblemCode.REVOKED, ProblemCode.UNAUTHORIZED)
+
+
+def check_a_worker_that_leaves_returns_its_offers(central: CentralUnderTest) -> None:
+    caller = Caller.connect(central)
+    offer = caller.take_job()
+    expect_no_content(caller.call("POST", "leave"))
+    expect_state(central, offer.job_id, JobState.QUEUED)
+    expect_refusal(caller.accept(offer), ProblemCode.REVOKED, ProblemCode.UNAUTHORIZED)
+
+
+def check_a_worker_s_name_is_free_once_it_has_left(central: CentralUnderTest) -> None:
+    token = central.enrolment_token([unique("queue")], uses=3)
+    name = unique("runner")
+    first = Caller(central, expect_message(enrol(central, token=token, name=name, ephemeral=True), Enrolled, status=201))
+    first.open_session(max_jobs=1)
+    expect_refusal(enrol(central, token=token, name=name, ephemeral=True), ProblemCode.NAME_TAKEN)
+    expect_no_content(first.call("POST", "leave"))
+    expect_message(enrol(central, token=token, name=name, ephemeral=True), Enrolled, status=201)

@@ -38,6 +38,8 @@ class AuditKind(str, Enum):
     ENROLLED = "enrolled"
     ENROLMENT_REFUSED = "enrolment-refused"
     """An attempt to join was refused."""
+    LEFT = "left"
+    """An ephemeral worker was removed: it has left, or was silent for too long."""
     ROTATED = "rotated"
     """A worker used the credential that replaced its old one."""
     REPLAY = "replay"

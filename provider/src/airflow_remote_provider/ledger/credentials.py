@@ -12,9 +12,9 @@ from fnmatch import fnmatchcase
 
 import msgspec
 from airflow_remote_protocol.messages import Enrolled, Enrolment, Facts, IntentMode
-from airflow_remote_protocol.states import JobState
+from airflow_remote_protocol.states import JobEvent, JobState, advance
 from airflow_remote_protocol.tokens import TOKEN_BYTES, TokenKind, hash_token, make_token
-from sqlalchemy import func, or_, select, update
+from sqlalchemy import and_, or_, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
@@ -307,6 +307,7 @@ def _join(session: Session, request: Enrolment, terms: _Terms, *, life: timedelt
         intent_by="",
         slots=0,
         slots_limit=terms.slots_limit,
+        ephemeral=request.ephemeral,
         facts=shown_facts(request.facts),
         created_at=now,
         changed_at=stamp(session),
@@ -317,7 +318,8 @@ def _join(session: Session, request: Enrolment, terms: _Terms, *, life: timedelt
         session.flush()
     except IntegrityError:
         raise _name_taken(request.name, existing=request.name) from None
-    detail = f"joined with {terms.authorized_by}, for the queues {', '.join(terms.queues)}"
+    ephemeral = " as an ephemeral worker" if request.ephemeral else ""
+    detail = f"joined{ephemeral} with {terms.authorized_by}, for the queues {', '.join(terms.queues)}"
     record(session, Event(AuditKind.ENROLLED, worker.id, detail, actor="worker", worker_id=worker.id, worker_name=worker.name))
     return Enrolled(worker.id, worker.name, credential, list(terms.queues))
 
@@ -374,18 +376,40 @@ def shown_facts(facts: Facts) -> dict[str, str]:
 
 
 def leave(session: Session, worker_id: str) -> None:
-    """Revoke a worker's credential at its own request.
+    """Revoke a worker's credential at its own request. An ephemeral worker is removed.
+
+    Offers that it has not accepted go back to the queue at once: it has not received them, or drops them.
 
     Raises:
-        Superseded: it still holds jobs, which would be lost.
+        Superseded: it still runs jobs, which would be lost.
     """
     worker = session.scalar(select(Worker).where(Worker.id == worker_id).with_for_update())
+    if worker is None:
+        return
     leased = [state.value for state in JobState if state.is_leased]
-    held = session.scalar(select(func.count()).select_from(Job).where(Job.worker_id == worker_id, Job.state.in_(leased)))
+    jobs = session.scalars(
+        select(Job).where(Job.worker_id == worker_id, Job.state.in_(leased)).order_by(Job.id).with_for_update()
+    ).all()
+    held = sum(job.state == JobState.RUNNING.value for job in jobs)
     if held:
         raise Superseded(f"the worker still holds {held} job(s); drain it first, then leave")
-    if worker is not None:
-        revoke(session, worker)
+    for job in jobs:
+        job.state = advance(JobState.OFFERED, JobEvent.WITHDRAW).value
+        job.offers -= 1
+        job.deadline_at = None
+        wake(session, Topic.QUEUED)
+    revoke(session, worker)
+    if worker.ephemeral:
+        remove_ephemeral(session, worker, why="has left")
+
+
+def remove_ephemeral(session: Session, worker: Worker, *, why: str) -> None:
+    """Remove an ephemeral worker that is locked and revoked: it is not listed any more, and its name is free."""
+    worker.removed_at = worker.revoked_at
+    event = Event(
+        AuditKind.LEFT, worker.id, f"{why}; removed, because it is ephemeral", worker_id=worker.id, worker_name=worker.name
+    )
+    record(session, event)
 
 
 def revoke(session: Session, worker: Worker) -> None:
@@ -422,9 +446,12 @@ def _free_name(session: Session, name: str) -> None:
 def _namesakes(session: Session, name: str) -> list[Worker]:
     """Return the workers whose name equals *name* except for case.
 
-    Few workers have no key: the removed ones, until they are purged, and those that joined before names were compared this way.
+    Few workers that are not removed have no key: those that joined before names were compared this way. Of ephemeral workers that
+    are removed, there may be thousands.
     """
-    query = select(Worker).where(or_(Worker.name_key == name_key(name), Worker.name_key.is_(None))).order_by(Worker.id)
+    has_no_key = and_(Worker.name_key.is_(None), Worker.removed_at.is_(None))
+    is_namesake = or_(Worker.name_key == name_key(name), Worker.name == name, has_no_key)
+    query = select(Worker).where(is_namesake).order_by(Worker.id)
     return [worker for worker in session.scalars(query) if name_key(worker.name) == name_key(name)]
 
 

@@ -125,6 +125,7 @@ def claim(
     now = database_now(session)
     used = capacity.used(session, [worker.id for worker in workers])
     trying = capacity.trying(session, [worker.id for worker in workers if worker.early_failures >= EARLY_FAILURES_LIMIT], now)
+    left = capacity.jobs_left(session, workers)
     free: dict[str, Room] = {}
     eligible: dict[tuple[str, str | None], list[Worker]] = {}
     runtimes: dict[tuple[str, str], RuntimeRef | None] = {}
@@ -136,7 +137,13 @@ def claim(
         host = host_of(worker)
         if host is None and worker.unfit:
             continue
-        free[worker.id] = room = capacity.room_of(worker, claimant, used.get(worker.id, (0, 0)), is_trying=worker.id in trying)
+        free[worker.id] = room = capacity.room_of(
+            worker,
+            claimant,
+            used.get(worker.id, (0, 0)),
+            is_trying=worker.id in trying,
+            jobs_left=left.get(worker.id),
+        )
         if room.slots > 0 or room.triggers > 0:
             for queue in worker.queues:
                 runtime = None if host is None else usable(plan, host, queue)

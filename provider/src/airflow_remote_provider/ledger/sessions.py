@@ -11,6 +11,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from airflow_remote_provider.compat import database_now
+from airflow_remote_provider.ledger import capacity
 from airflow_remote_provider.ledger.audit import AuditKind
 from airflow_remote_provider.ledger.changes import stamp
 from airflow_remote_provider.ledger.credentials import LIVE_WITHIN, shown_facts
@@ -55,7 +56,8 @@ def open_session(session: Session, worker_id: str, request: SessionRequest, *, c
             f"airflow remote enrol create --replaces {worker.name}"
         )
     now = database_now(session)
-    if worker.boot_id != request.boot_id:
+    is_new_start = worker.boot_id != request.boot_id
+    if is_new_start:
         _take_over(session, worker, boot_id=request.boot_id, now=now)
         worker.restart_asked_at = worker.restart_asked_by = None
         worker.runtimes = None  # a daemon that has just started tests its runtimes again
@@ -75,6 +77,7 @@ def open_session(session: Session, worker_id: str, request: SessionRequest, *, c
     worker.triggers = request.triggers
     worker.facts = shown_facts(request.facts)
     worker.capabilities = sorted(c.value for c in agree(frozenset(Capability), request.capabilities))
+    _limit_jobs(worker, request, now=now, is_new_start=is_new_start)
     _forget_reports(worker)
     worker.clock_offset_s = _offset_s(request.time, now)
     worker.changed_at = stamp(session)
@@ -82,6 +85,28 @@ def open_session(session: Session, worker_id: str, request: SessionRequest, *, c
     note_contact(session, [worker_id])
     wake(session, Topic.WORKER)
     return record_of(worker)
+
+
+def _limit_jobs(worker: Worker, request: SessionRequest, *, now: datetime, is_new_start: bool) -> None:
+    """Note whether the worker is ephemeral and how many jobs it takes (ADR 0047).
+
+    An ephemeral worker can't take either back: a thief of its credential gets no job beyond that number. Another
+    worker's number counts from each start of its daemon.
+    """
+    worker.ephemeral = worker.ephemeral or request.ephemeral
+    if not worker.ephemeral:
+        worker.jobs_limit = request.max_jobs
+        if is_new_start or worker.jobs_since is None:
+            worker.jobs_since = now
+    elif request.max_jobs is not None:
+        worker.jobs_limit = request.max_jobs if worker.jobs_limit is None else min(worker.jobs_limit, request.max_jobs)
+        worker.jobs_since = worker.jobs_since or now
+
+
+def jobs_left(session: Session, worker_id: str) -> int | None:
+    """Return how many more jobs the worker may be offered; None: any number."""
+    worker = session.get(Worker, worker_id)
+    return None if worker is None else capacity.jobs_left(session, [worker]).get(worker_id)
 
 
 def _forget_reports(worker: Worker) -> None:

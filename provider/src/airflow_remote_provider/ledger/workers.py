@@ -52,6 +52,7 @@ class WorkerRecord:
     early_failures: int = 0
     host: Host | None = None
     """The worker as the choice of its runtimes depends on it; None: it takes none from central."""
+    jobs_limit: int | None = None
     release_host: Host | None = None
     """The worker as the choice of its release depends on it; None: it takes none from central."""
 
@@ -91,6 +92,7 @@ def record_of(worker: Worker) -> WorkerRecord:
         unfit="" if host is not None else worker.unfit or "",  # else each queue has its own runtime
         early_failures=worker.early_failures or 0,
         host=host,
+        jobs_limit=worker.jobs_limit,
         release_host=release_host_of(worker),
     )
 

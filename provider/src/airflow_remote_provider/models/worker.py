@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import JSON, Index, Integer, String, Text
+from sqlalchemy import JSON, Boolean, Index, Integer, String, Text, false
 from sqlalchemy.orm import Mapped, mapped_column
 
 from airflow_remote_provider.compat import UtcDateTime
@@ -100,6 +100,13 @@ class Worker(Base):
     """The release of its own software, as :class:`..ledger.held_releases.Held`; NULL: nothing reported."""
     release_asked: Mapped[int | None] = mapped_column(Integer)
     """The serial of a release that a user wants it to have now, whatever the rollout's share; NULL: none."""
+
+    ephemeral: Mapped[bool] = mapped_column(Boolean, default=False, server_default=false())
+    """Removed when it leaves, or when it is silent for long and holds no jobs."""
+    jobs_limit: Mapped[int | None] = mapped_column(Integer)
+    """How many jobs it is offered at most; NULL: any number."""
+    jobs_since: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    """From when on the jobs count that were offered to it; NULL: it has no limit."""
 
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)
     changed_at: Mapped[datetime] = mapped_column(UtcDateTime)

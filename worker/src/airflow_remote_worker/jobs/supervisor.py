@@ -323,6 +323,7 @@ class Supervisor:
         """Return the job to central, which offers it to another worker, or again later. Nothing of it was run."""
         log.warning("job %s: declined: %s", job.lease, reason)
         job.declined = reason
+        self._session.note_declined(job.lease)
         job.superseded.set()  # its log and its report are not sent
         try:
             self._site.check_room()

@@ -135,7 +135,16 @@ class PollLoop:
         for notify in self.on_session:
             notify(session)
         self._note_contact(started)
-        self._apply(self._session.open(session.intent, session.stops, session.task_settings, session.runtimes, session.release))
+        self._apply(
+            self._session.open(
+                session.intent,
+                session.stops,
+                session.task_settings,
+                session.runtimes,
+                session.release,
+                session.jobs_left,
+            )
+        )
 
     async def _reopen(self, error: SessionTaken, make_request: Callable[[], SessionRequest]) -> None:
         """Open a new session. We are the only daemon of this state directory; central detects copies of the worker elsewhere."""
@@ -234,6 +243,7 @@ class PollLoop:
             try:
                 self._keeper.take(offer)
             except (OSError, ValueError) as error:
+                self._session.note_declined(Lease(offer.job_id, offer.epoch))
                 self._session.release(Lease(offer.job_id, offer.epoch))
                 actions.decline.append((offer, f"the offer can't be stored: {error}"))
         for offer, reason in actions.decline:

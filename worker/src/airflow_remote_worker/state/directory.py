@@ -42,6 +42,7 @@ class Membership(msgspec.Struct, frozen=True, kw_only=True):
     credential: str
     previous: str | None = None
     """The previous credential, until central is known to have seen the new one."""
+    ephemeral: bool = False
     insecure_http: bool = False
     ca_file: str | None = None
     client_cert: str | None = None

@@ -111,6 +111,9 @@ class Worker:
     release: HeldRelease | None = None
     """What has become of the release that it should run, by its last report; below, the tree of the one that it runs."""
     running: str = ""
+    is_ephemeral: bool = False
+    max_jobs: int | None = None
+    """How many jobs it is offered; None: any number. The fake counts all of its jobs, over all of its starts."""
     newest_poll: int = 0
     """Number of the newest poll, which alone is answered; it ends older ones."""
 
@@ -155,6 +158,12 @@ class Job:
     log: bytearray = field(default_factory=bytearray)
     """Of the last lease."""
     history: list[JobState] = field(default_factory=lambda: [JobState.QUEUED])
+
+    @property
+    def counts(self) -> bool:
+        """Whether its worker has taken it, as far as central knows."""
+        was_taken = JobState.RUNNING in self.history or self.report is not None
+        return self.state is JobState.OFFERED or (was_taken and self.state is not JobState.QUEUED)
 
     @property
     def ti_id(self) -> str:
@@ -212,7 +221,7 @@ class Ledger:
                 ProblemCode.NAME_TAKEN, f"a worker named {enrolment.name} exists; choose another name or revoke it first"
             )
         known.uses_left -= 1
-        worker = Worker(str(uuid.uuid4()), enrolment.name, list(known.queues))
+        worker = Worker(str(uuid.uuid4()), enrolment.name, list(known.queues), is_ephemeral=enrolment.ephemeral)
         self.workers[worker.worker_id] = worker
         credential = self._make_credential(worker)
         worker.credential, worker.made_at = hash_token(credential), self._clock()
@@ -301,6 +310,7 @@ class Ledger:
             job.is_missing = job.state is JobState.RUNNING and not is_listed
             if job.state is JobState.OFFERED and (job.job_id, job.epoch) not in listed:
                 job.move(JobEvent.WITHDRAW)
+        self._limit_jobs(worker, asked)
         self.changed.notify_all()
         return self.stops(worker, asked.jobs)
 
@@ -321,7 +331,24 @@ class Ledger:
             raise Refusal(ProblemCode.SESSION_TAKEN, f"this is not the current session of {worker.name}; open a new one")
         return worker.session
 
+    def jobs_left(self, worker: Worker) -> int | None:
+        """Return how many more jobs *worker* may be offered; None: any number."""
+        if worker.max_jobs is None:
+            return None
+        counts = (job for job in self.jobs.values() if job.worker_id == worker.worker_id and job.counts)
+        return max(0, worker.max_jobs - sum(1 for _ in counts))
+
+    def _limit_jobs(self, worker: Worker, asked: SessionRequest) -> None:
+        worker.is_ephemeral = worker.is_ephemeral or asked.ephemeral
+        if not worker.is_ephemeral:
+            worker.max_jobs = asked.max_jobs
+        elif asked.max_jobs is not None:
+            worker.max_jobs = min(asked.max_jobs, worker.max_jobs or asked.max_jobs)
+
     def leave(self, worker: Worker) -> None:
+        for job in self.leased_by(worker):
+            if job.state is JobState.OFFERED:
+                job.move(JobEvent.WITHDRAW)
         if self.leased_by(worker):
             raise Refusal(ProblemCode.SUPERSEDED, f"{worker.name} still holds jobs; drain it first")
         self.revoke_worker(worker)
@@ -351,12 +378,15 @@ class Ledger:
         leased = self.leased_by(worker)
         room = min(free_slots, allowed - sum(job.slots for job in leased if job.kind is not JobKind.TRIGGER))
         triggers = min(free_triggers, session.triggers - sum(job.kind is JobKind.TRIGGER for job in leased))
+        left = self.jobs_left(worker)
         now = self._clock()
-        offers = []
+        offers: list[Offer] = []
         # `sorted` is stable and `jobs` keeps the order of arrival, so age needs no key.
         for job in sorted(self.jobs.values(), key=lambda job: -job.priority):
             is_trigger = job.kind is JobKind.TRIGGER
             fits = triggers > 0 if is_trigger else job.slots <= room
+            if left is not None and len(offers) >= left:
+                break
             if job.state is not JobState.QUEUED or job.queue not in worker.queues or job.not_before > now or not fits:
                 continue
             if job.kind is not JobKind.TASK and job.kind.value not in session.capabilities:

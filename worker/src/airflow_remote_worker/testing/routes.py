@@ -220,6 +220,7 @@ class Routes:
                 task_settings=self._ledger.task_settings,
                 runtimes=self._ledger.runtimes_of(worker),
                 release=self._ledger.release_of(worker),
+                jobs_left=self._ledger.jobs_left(worker),
             )
         return _message(session)
 

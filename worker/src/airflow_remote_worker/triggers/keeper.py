@@ -408,6 +408,8 @@ class TriggerKeeper:
         """Report *ending* of a trigger that does not run, or the hand-back that it was cancelled for, after its log."""
         if ending is None and trigger.hand_back and not trigger.stop:
             ending = Decline(reason=trigger.hand_back[:MAX_SHORT_TEXT])
+        if isinstance(ending, Decline):
+            self._session.note_declined(trigger.lease)
         self._end(trigger)
         self._hosts.release(trigger)
         trigger.ending = None if trigger.stop and isinstance(ending, Decline) else ending

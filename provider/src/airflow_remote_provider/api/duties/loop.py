@@ -31,6 +31,7 @@ from airflow_remote_provider.ledger import (
     duty,
     ended_tasks,
     expired_offers,
+    ghosts,
     held_runtimes,
     history,
     incidents,
@@ -53,6 +54,7 @@ DUTY_LASTS = timedelta(seconds=BREAK_S)
 PURGE_EVERY_S = 3600.0
 INTENTS_EVERY_S = 15.0
 """How late a pause may end."""
+GHOSTS_EVERY_S = 30.0
 MISSING_GRACE = timedelta(seconds=15)
 """How long a running job may be missing from its worker's lists before it is marked as lost."""
 WAITS_EVERY_S = 30.0
@@ -85,6 +87,7 @@ class Duties:
         self._recorder = Recorder(silent_after=silent_after)
         self.alerts = Alerts(pool, settings)
         self._observation = ObservationWindow(settings.reconnect_seconds, monotonic=time.monotonic)
+        self._ghosts_after = timedelta(seconds=settings.ephemeral_silent_seconds)
         self._offer_deadline = timedelta(seconds=settings.offer_deadline_seconds)
 
     def mark_busy(self) -> None:
@@ -126,6 +129,8 @@ class Duties:
                     await self._find_incidents()
                 if on_duty and self._is_due("intents", INTENTS_EVERY_S):
                     await self._pool.call(workers.end_intents)
+                if on_duty and self._observation.has_lasted and self._is_due("ghosts", GHOSTS_EVERY_S):
+                    await self._pool.call(ghosts.remove_ghosts, silent_for=self._ghosts_after)
                 if on_duty and self._is_due("runtimes", ROUND_EVERY_S):
                     self._judged = await self._pool.call(held_runtimes.judge_again, self._judged)
                 if on_duty and self._is_due("waits", WAITS_EVERY_S):

@@ -73,6 +73,7 @@ async def open_session(central: ApiContext, request: Request, worker: WorkerReco
     if record.host is not None or record.release_host is not None:
         await central.runtimes.load()
         await central.runtimes.catch_up()
+    left = await central.pool.workers.call(sessions.jobs_left, worker.id) if record.jobs_limit is not None else None
     planned = central.runtimes
     return json_response(
         Session(
@@ -92,6 +93,7 @@ async def open_session(central: ApiContext, request: Request, worker: WorkerReco
             task_settings=central.task_settings,
             runtimes=planned.list_for(record.host) if record.host is not None else None,
             release=planned.release_for(record.release_host) if record.release_host is not None else None,
+            jobs_left=left,
         )
     )
 
