@@ -51,7 +51,7 @@ def test_only_time_in_which_it_can_take_jobs_counts(clock: HandClock) -> None:
     session.unfit = "its runtime is not ready"
     assert loop._left_s(clock.now + 30) is None
     session.unfit = ""
-    assert loop._left_s(clock.now + 100) == 60, "it counts anew"
+    assert loop._left_s(clock.now + 100) == 60, "it counts from the start again"
     lease = _take(session)
     assert loop._left_s(clock.now + 110) is None
     session.release(lease)
