@@ -112,7 +112,7 @@ def _settings(section: type[msgspec.Struct], prefix: str = "") -> Iterator[tuple
 
 
 def _kind(annotation: str) -> str:
-    if annotation == "Positive":
+    if annotation.partition(" |")[0] == "Positive":
         return "number above 0"
     if annotation == "tuple[str, ...]":
         return "list of texts"
