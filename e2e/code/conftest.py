@@ -19,7 +19,7 @@ from testkit.processes import wait_until
 from testkit.repository import Repository
 from testkit.servers.airflow import IDLE_S, Airflow
 from testkit.servers.postgres import PostgresServer
-from testkit.versions import AIRFLOW
+from testkit.versions import AIRFLOW, WORK
 from testkit.worker import Worker
 
 PACK = r"/trees/[0-9a-f]{64}/pack"
@@ -101,6 +101,7 @@ def pushing(home: Path, postgres_server: PostgresServer) -> Iterator[Pushing]:
             "AIRFLOW__REMOTE__BLOB_STORE": blobs.as_uri() if blobs else "database",
             "AIRFLOW__SCHEDULER__SCHEDULER_IDLE_SLEEP_TIME": IDLE_S,
             "PYTHONPATH": str(Path(__file__).parent.parent.parent),
+            "UV_FIND_LINKS": str(WORK / "wheels"),  # of the worker that belongs to this provider; the index may lack it
         },
         settings_of_api_server=configured(home / "not-mounted"),
     )

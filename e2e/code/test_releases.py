@@ -5,6 +5,8 @@ The releases are added by `airflow remote releases add`, from the wheels that th
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +14,7 @@ from typing import Any
 
 import psutil
 import pytest
+from airflow_remote_provider import __version__
 
 from testkit.processes import wait_until
 from testkit.servers.airflow import Airflow
@@ -27,6 +30,20 @@ directory = Path("{directory}")
 while not (directory / "go").exists():
     time.sleep(0.1)
 return os.getpid()"""
+UPGRADE = """
+from sqlalchemy import update
+from airflow_remote_provider import compat
+from airflow_remote_provider.ledger import releases
+from airflow_remote_provider.models import Worker, WorkerContact
+
+def upgrade(session):
+    releases.must_lock(session).built_with = {{"provider": "0.0.1"}}
+    others = session.query(Worker.id).where(Worker.name != "{worker}")
+    session.execute(update(WorkerContact).where(WorkerContact.worker_id.in_(others)).values(last_seen_at=None))
+
+compat.in_transaction(upgrade)
+"""
+"""Notes that an older provider has added the newest release, and that the workers of other tests were away for long."""
 CRASH = """
 
 def fail(self):
@@ -147,6 +164,31 @@ def test_a_worker_goes_up_and_down_while_a_task_runs(
     assert releasing.tree(first) in psutil.Process(pid).cmdline()[0]
     wait_until(lambda: worker.status()["version"] == "0.2.0", timeout_s=30, what="the status names the release")
     assert worker.status()["release"]["serial"] == serial
+    finish(pushing, name, run, tmp_path, task)
+
+
+@pytest.mark.timeout(900)  # the duty looks once a minute: when it begins, and when the first worker has proven the release
+def test_a_release_follows_an_upgrade_of_central_while_a_task_runs(
+    pushing: Pushing, releasing: Releasing, new_worker: Callable[[str], Worker], tmp_path: Path
+) -> None:
+    name = "releases_follow"
+    first = releasing.add("0.0.1")
+    worker = new_worker(name)
+    run, task = begin(pushing, name, tmp_path)
+    assert pushing.airflow.remote_change("POST", "releases", "roll", percent=100)["serial"] == first
+    releasing.await_phase(name, first, "running")
+    upgrade = [sys.executable, "-c", UPGRADE.format(worker=name)]
+    subprocess.run(upgrade, env=pushing.airflow.environment, cwd=pushing.airflow.home, check=True, timeout=60)
+
+    def about() -> dict[str, Any]:
+        return dict(pushing.airflow.remote_api("releases")["about"])
+
+    wait_until(lambda: about()["serial"] == first + 1, timeout_s=400, what="central adds its release, and rolls it out")
+    assert (about()["version"], about()["previous"], about()["updated_by"]) == (__version__, first, "follow")
+    releasing.await_phase(name, first + 1, "running")
+    assert worker.status()["version"] == __version__
+    wait_until(lambda: about()["percent"] == 100, timeout_s=200, what="it is rolled out to all")
+    assert about()["halted"] == ""
     finish(pushing, name, run, tmp_path, task)
 
 

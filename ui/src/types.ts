@@ -386,6 +386,8 @@ export interface ReleasesSummary {
   preparing: number;
   failed: number;
   refused: number;
+  /** Whether the release of a newer provider is added and rolled out without a command. */
+  follow: boolean;
   updated_at: string;
   updated_by: string;
 }

@@ -20,7 +20,7 @@ class RemoteDBManager(BaseDBManager):  # type: ignore[misc]
     migration_dir = str(PACKAGE / "migrations")
     alembic_file = str(PACKAGE / "alembic.ini")
     supports_table_dropping = True
-    revision_heads_map: dict[str, str] = {"0.1.0": "0024"}
+    revision_heads_map: dict[str, str] = {"0.1.0": "0025"}
 
     def downgrade(self, to_revision: str, from_revision: str | None = None, show_sql_only: bool = False) -> None:
         """Downgrade the tables to *to_revision* (`base`: remove all)."""

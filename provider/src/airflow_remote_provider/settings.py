@@ -247,9 +247,10 @@ TEXT_OPTIONS: dict[str, TextOption] = {
     ),
     "runtimes": TextOption(
         "follow",
-        "Whether API servers build runtimes again by themselves. follow: when central's Airflow, Task SDK or provider has "
-        "a newer version than at the last build, or a worker has a platform for which nothing was built; `runtimes build "
-        "--no-follow` excludes one. off: only `airflow remote runtimes build` builds.",
+        "Whether API servers build runtimes again, and add the worker's release of this provider, by themselves. follow: when "
+        "central's Airflow, Task SDK or provider has a newer version than at the last build, or a worker has a platform for "
+        "which nothing was built; `runtimes build --no-follow` and `releases add --no-follow` exclude one. off: only commands "
+        "build.",
         choices=("follow", "off"),
     ),
     "client_certificate_header": TextOption(

@@ -10,7 +10,7 @@ import pytest
 from airflow_remote_protocol.trees import Tree
 from airflow_remote_provider import __version__, compat
 from airflow_remote_provider.cli.building import needs_database
-from airflow_remote_provider.ledger import runtimes
+from airflow_remote_provider.ledger import releases, runtimes
 from airflow_remote_provider.ledger.assignments import WORKER
 from airflow_remote_provider.ledger.trees import RELEASE
 from airflow_remote_provider.packing.releases import ReleaseBuilder
@@ -21,6 +21,7 @@ from airflow_remote_provider.packing.scan import ScanState
 from testkit.ledger import enlist
 
 Run = Callable[..., str]
+WAITS = "workers keep what they run until you roll it out: airflow remote releases roll (--percent 10 for some of them first)"
 LINUX, MACOS = "cp311-linux-gnu-x86_64", "cp312-macos-aarch64"
 
 pytestmark = [pytest.mark.parametrize("run", ["in_process"], indirect=True), pytest.mark.usefixtures("database")]
@@ -50,13 +51,23 @@ def test_a_release_is_added_and_waits_to_be_rolled_out(run: Run, failing: dict[s
     assert run("releases", "add", "0.2.0", "--platform", LINUX).splitlines() == [
         f"{LINUX}: packing and storing the files that central lacks",
         f"{LINUX}: tree {Tree.of([]).digest[:12]} (files: 0, bytes: 0; new files: 0, packed bytes: 0; 1.5 s)",
-        "release 0.2.0: serial 1 is added; workers keep what they run until you roll it out: airflow remote releases roll "
-        "(--percent 10 for some of them first)",
+        f"release 0.2.0: serial 1 is added; {WAITS}",
     ]
     assert added() == [(1, LINUX)]
     last = run("releases", "add", "0.2.0", "--platform", LINUX).splitlines()[-1]
     assert last == "release 0.2.0: unchanged: the newest release has these files already"
     assert added() == [(1, LINUX)]
+
+
+def test_a_release_is_rolled_out_in_stages(run: Run, failing: dict[str, CannotBuild]) -> None:
+    last = run("releases", "add", "--platform", LINUX, "--roll", "--no-follow").splitlines()[-1]
+    assert last == f"release {__version__}: serial 1 is added, and is rolled out to some workers first"
+    with compat.transaction() as session:
+        row = releases.must_lock(session)
+        found = (row.serial, row.percent, row.updated_by, row.follow, row.built_with)
+    assert found == (1, 10, "follow", False, {"provider": __version__})
+    last = run("releases", "add", "--platform", MACOS, "--follow").splitlines()[-1]
+    assert last == f"release {__version__}: serial 2 is added; {WAITS}"
 
 
 def test_the_version_of_the_provider_is_added_for_the_platforms_of_the_fleet(run: Run, failing: dict[str, CannotBuild]) -> None:

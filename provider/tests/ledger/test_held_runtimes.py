@@ -143,8 +143,8 @@ def test_the_first_failure_of_a_rolled_serial_halts_its_rollout() -> None:
     assert [ref.serial for ref in held_runtimes.assign(plan, record.host).wanted] == [1]
 
 
-def test_after_a_resumption_only_a_new_failure_halts_again() -> None:
-    worker = _enlist()
+def test_a_worker_halts_the_rollout_of_a_serial_once_only() -> None:
+    worker, other = _enlist(), _enlist("other")
     build()
     build()
     _roll()
@@ -155,7 +155,17 @@ def test_after_a_resumption_only_a_new_failure_halts_again() -> None:
     assert _halted() == ""
     _report(worker, {new: PREPARING, old: READY})
     _report(worker, {new: FAILED, old: READY}, detail="again")
-    assert _halted() == "worker worker: again"
+    assert _halted() == "", "the user who resumed it has decided about this worker"
+    request = session_request(capabilities=("task", "runtimes"), platform=LINUX)
+    _do(lambda session: sessions.open_session(session, worker.id, request))
+    _report(worker, {new: FAILED}, detail="after a restart")
+    assert _halted() == ""
+    _report(other, {new: FAILED}, detail="here, too")
+    assert _halted() == "worker other: here, too"
+    build()
+    _roll()
+    _report(worker, {edition("default", 3): FAILED}, detail="the next one")
+    assert _halted() == "worker worker: the next one"
 
 
 def test_a_mismatch_halts_as_a_failure_does() -> None:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from datetime import datetime, timezone
 from pathlib import Path
 
 import pytest
@@ -14,8 +15,9 @@ from airflow_remote_protocol.platforms import Platform
 from airflow_remote_protocol.trees import Tree
 from airflow_remote_provider import __version__, compat
 from airflow_remote_provider.ledger import trees
-from airflow_remote_provider.ledger.runtimes import Built
-from airflow_remote_provider.packing.releases import ReleaseBuilder, plan, with_wheels
+from airflow_remote_provider.ledger.releases import ReleaseRecord
+from airflow_remote_provider.ledger.runtimes import Built, RuntimeEdition
+from airflow_remote_provider.packing.releases import ReleaseBuilder, built_with, plan, with_wheels
 from airflow_remote_provider.packing.runtimes.errors import CannotBuild
 from airflow_remote_provider.packing.runtimes.making import Report
 from airflow_remote_provider.packing.runtimes.targets import own_platform, parse
@@ -58,19 +60,26 @@ def added() -> list[tuple[str, Sequence[Built]]]:
 
 
 @pytest.fixture
-def make(wheels: Index, added: list[tuple[str, Sequence[Built]]]) -> Make:
-    def add(session: Session, version: str, built: Sequence[Built]) -> int:
+def noted() -> list[Mapping[str, str]]:
+    """What the ledger was asked to note about each serial."""
+    return []
+
+
+@pytest.fixture
+def make(wheels: Index, added: list[tuple[str, Sequence[Built]]], noted: list[Mapping[str, str]]) -> Make:
+    def add(session: Session, version: str, built: Sequence[Built], *, built_with: Mapping[str, str]) -> int:
         for one in built:
             tree = trees.load_tree(session, one.tree)
             assert tree is not None
             trees.finish_tree(session, tree)
         added.append((version, built))
+        noted.append(built_with)
         return len(added)
 
-    def make(version: str = "0.2.0", *platforms: str) -> Report:
+    def make(version: str = "0.2.0", *platforms: str, is_whole: bool = False) -> Report:
         environ = {**wheels.environ, "UV_FIND_LINKS": ""}
         builder = ReleaseBuilder(DatabaseBlobs(), LIMITS, who="test", add=add, wheels=wheels.directory, environ=environ)
-        return builder.build(plan(version, platforms or (LINUX,), ()))
+        return builder.build(replace(plan(version, platforms or (LINUX,), ()), is_whole=is_whole))
 
     return make
 
@@ -137,10 +146,33 @@ def test_a_platform_that_fails_does_not_keep_the_others_from_being_added(make: M
     assert (report.serial, [one.platform for one in report.made], list(report.failed)) == (1, [LINUX], [OTHER])
 
 
+def test_a_platform_that_fails_is_noted_so_that_it_is_tried_again_but_not_if_a_user_chose(
+    make: Make, wheels: Index, noted: list[Mapping[str, str]]
+) -> None:
+    next(wheels.directory.glob("tomli-*")).unlink()
+    make("0.2.0", LINUX, OTHER, is_whole=True)
+    make("0.2.0", LINUX, OTHER)
+    assert noted == [{"provider": __version__, "failed": OTHER}, {"provider": __version__}]
+
+
+def test_a_platform_is_added_to_the_newest_release_only_if_it_is_the_same_version_for_it_alone() -> None:
+    edition = RuntimeEdition(1, LINUX, "a" * 64, 1, 1, datetime(2026, 12, 1, tzinfo=timezone.utc))
+    known = ReleaseRecord(1, 1, "ann", True, built_with(), {"a" * 64: "0.2.0"}, (edition,))
+    assert plan("0.2.0", (OTHER,), (), known).adds_only
+    assert not plan("0.2.0", (OTHER, LINUX), (), known).adds_only
+    assert not plan("0.3.0", (OTHER,), (), known).adds_only
+    assert not plan("0.2.0", (OTHER,), (), replace(known, built_with={"provider": "0.0.1"})).adds_only
+    assert not plan("0.2.0", (OTHER,), ()).adds_only
+    assert (plan(None, None, (LINUX,)).is_whole, plan(None, (LINUX,), ()).is_whole) == (True, False)
+
+
 def test_the_version_of_the_provider_and_the_platforms_of_the_fleet_are_the_default() -> None:
     assert plan(None, None, ()).version == __version__
     assert plan(None, None, ()).platforms == (str(own_platform()),)
-    assert plan(None, None, {OTHER: 1, LINUX: 2, "cp311-linux-gnu-sparc": 1}).platforms == (OTHER, LINUX)
+    assert plan(None, None, {OTHER: 1, LINUX: 2, "cp311-linux-gnu-sparc": 1, "cp312-windows-x86_64": 1}).platforms == (
+        OTHER,
+        LINUX,
+    )
     assert plan("0.2", ("cp312-macos-arm64", "cp312-macos-aarch64"), ()).platforms == ("cp312-macos-aarch64",)
 
 
@@ -171,7 +203,7 @@ def test_the_worker_of_this_repository_is_small_and_always_the_same_tree(platfor
     built = WORK / "wheels"
     (version,) = (path.name.split("-")[1] for path in built.glob("airflow_remote_worker-*.whl"))
     builder = ReleaseBuilder(
-        DatabaseBlobs(), replace(LIMITS, files=10_000), who="test", add=lambda *_: None, wheels=built, environ=os.environ
+        DatabaseBlobs(), replace(LIMITS, files=10_000), who="test", add=lambda *_, **__: None, wheels=built, environ=os.environ
     )
     made = [builder._make(version, platform, tmp_path / name)[0] for name in ("one", "two")]
     assert made[0].tree.digest == made[1].tree.digest

@@ -71,7 +71,7 @@ function Details({ details: { about, editions, statements, workers }, go }: { de
 }
 
 function RolloutFacts({ about }: { about: ReleasesSummary }) {
-  const { fields, serialTo, setBy } = words();
+  const { fields, notes, serialTo, setBy } = words();
   const facts: Fact[] = [
     { label: fields.rolledOut, value: serialTo(about.serial, shareOf(about)) },
     { label: fields.version, value: about.version },
@@ -80,6 +80,7 @@ function RolloutFacts({ about }: { about: ReleasesSummary }) {
     { label: fields.newestSerial, value: <NewestSerial runtime={about} /> },
     { label: fields.trouble, value: about.trouble ? <Text color={ERROR_TEXT}>{about.trouble}</Text> : null },
     { label: fields.workers, value: <WorkersByPhase about={about} /> },
+    { label: fields.builds, value: about.follow ? notes.followsCentral : notes.onCommand },
     { label: fields.changed, value: <LastChange about={about} by={setBy(about.updated_by, "")} /> },
   ];
   return <Facts facts={facts} />;

@@ -23,6 +23,7 @@ function makeAbout(changes: Partial<ReleasesSummary> = {}): ReleasesSummary {
     preparing: 0,
     failed: 0,
     refused: 0,
+    follow: true,
     updated_at: "2026-01-01T11:00:00Z",
     updated_by: "ann",
     ...changes,
@@ -66,6 +67,7 @@ test("the facts name the rollout, its version and how far it is", async () => {
   expect(facts()).toEqual({
     "Rolled out": "serial 2: 10 % of the workers with site=kiel",
     Version: "0.3.0",
+    Builds: "again when central's versions change",
     Halted: "worker oven-2: it can't be imported",
     "Previous serial": "1",
     "Newest serial": "3not rolled out",

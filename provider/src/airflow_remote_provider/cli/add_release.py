@@ -7,17 +7,21 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from airflow_remote_provider.cli.building import refuse_server, show_failures, storage, this_process, trouble_of
+from airflow_remote_provider.cli.building import (
+    begin_stages,
+    refuse_server,
+    show_failures,
+    storage,
+    this_process,
+    trouble_of,
+    who_builds,
+)
 from airflow_remote_provider.cli.words import local_action, option
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Sequence
 
-    from sqlalchemy.orm import Session
-
-    from airflow_remote_provider.ledger.runtimes import Built
-    from airflow_remote_provider.packing.releases import Order
+    from airflow_remote_provider.packing.releases import Order, ReleaseBuilder
     from airflow_remote_provider.packing.runtimes.making import Report
 
 
@@ -35,6 +39,14 @@ def command() -> Any:
             default=None,
             help="a platform, such as cp312-linux-gnu-x86_64 (repeatable); default: those of the workers",
         ),
+        option(
+            "--follow",
+            action="store_true",
+            default=None,
+            help="add and roll out that of a newer provider by itself (default)",
+        ),
+        option("--no-follow", action="store_false", dest="follow", default=None, help="add releases only on command"),
+        option("--roll", action="store_true", help="roll it out: to some workers first, and to all when these run it"),
         option("--server", metavar="URL", default=None, help="refused: this command works with Airflow's database"),
     )
 
@@ -44,57 +56,54 @@ def add(args: argparse.Namespace) -> None:
     from sqlalchemy.exc import SQLAlchemyError
 
     from airflow_remote_provider import compat
-    from airflow_remote_provider.cli.in_process import os_user
     from airflow_remote_provider.faults import diagnose
-    from airflow_remote_provider.ledger import releases
+    from airflow_remote_provider.ledger import releases, rollouts
     from airflow_remote_provider.ledger.errors import LedgerError
-    from airflow_remote_provider.packing.releases import ReleaseBuilder, plan
+    from airflow_remote_provider.packing.releases import plan
     from airflow_remote_provider.packing.runtimes.errors import CannotBuild
 
-    store, limits = storage()
+    is_rolled = False
     try:
-        order = plan(args.version, args.platform, compat.in_transaction(releases.fleet_platforms))
-        builder = ReleaseBuilder(
-            store,
-            limits,
-            who=this_process(),
-            add=partial(_add, by=os_user()),
-            wheels=args.wheels,
-            report=partial(print, flush=True),
-            environ=os.environ,
-        )
-        report = builder.build(order)
-        compat.in_transaction(partial(releases.note_trouble, text=trouble_of(report.failed)))
+        fleet, known = compat.in_transaction(lambda session: (releases.fleet_platforms(session), releases.get(session)))
+        order = plan(args.version, args.platform, fleet, known)
+        report = _builder(args).build(order)
+        compat.in_transaction(partial(rollouts.note_trouble, kind=rollouts.RELEASES, text=trouble_of(report.failed)))
+        if args.roll and report.serial is not None:
+            is_rolled = begin_stages(rollouts.RELEASES, adds_only=order.adds_only)
     except (CannotBuild, LedgerError) as error:
         raise SystemExit(str(error)) from None
     except (SQLAlchemyError, OSError) as error:
         raise SystemExit(str(diagnose(error))) from None
-    _tell(order, report)
+    _tell(order, report, is_rolled=is_rolled)
     if report.failed:
         raise SystemExit(1)
 
 
-def _add(session: Session, version: str, built: Sequence[Built], *, by: str) -> int | None:
-    """Add the release; None: the newest serial has these trees already."""
-    from airflow_remote_provider.ledger import releases, runtimes
-    from airflow_remote_provider.ledger.assignments import WORKER
-    from airflow_remote_provider.ledger.trees import RELEASE
+def _builder(args: argparse.Namespace) -> ReleaseBuilder:
+    from airflow_remote_provider.ledger import releases
+    from airflow_remote_provider.packing.releases import ReleaseBuilder
 
-    newest: dict[str, str] = {}
-    for edition in runtimes.editions(session, WORKER, kind=RELEASE).get(WORKER, ()):  # the newest first
-        newest.setdefault(edition.platform, edition.tree)
-    if all(newest.get(one.platform) == one.tree for one in built):
-        return None
-    return releases.add(session, version, built, by=by)
+    store, limits = storage()
+    return ReleaseBuilder(
+        store,
+        limits,
+        who=this_process(),
+        add=partial(releases.add, by=who_builds(args.roll), follow=args.follow),
+        wheels=args.wheels,
+        report=partial(print, flush=True),
+        environ=os.environ,
+    )
 
 
-def _tell(order: Order, report: Report) -> None:
+def _tell(order: Order, report: Report, *, is_rolled: bool) -> None:
     """Print what was added, and what to do next."""
     show_failures(report.failed)
     if not report.made:
         print(f"release {order.version}: nothing was built, and nothing was changed", flush=True)
     elif report.serial is None:
         print(f"release {order.version}: unchanged: the newest release has these files already", flush=True)
+    elif is_rolled:
+        print(f"release {order.version}: serial {report.serial} is added, and is rolled out to some workers first", flush=True)
     else:
         print(
             f"release {order.version}: serial {report.serial} is added; workers keep what they run until you roll it out: "

@@ -7,7 +7,15 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from airflow_remote_provider.cli.building import refuse_server, show_failures, storage, this_process, trouble_of
+from airflow_remote_provider.cli.building import (
+    begin_stages,
+    refuse_server,
+    show_failures,
+    storage,
+    this_process,
+    trouble_of,
+    who_builds,
+)
 from airflow_remote_provider.cli.words import local_action, option
 
 if TYPE_CHECKING:
@@ -60,7 +68,7 @@ def build(args: argparse.Namespace) -> None:
 
     from airflow_remote_provider import compat
     from airflow_remote_provider.faults import diagnose
-    from airflow_remote_provider.ledger import staged_rollouts
+    from airflow_remote_provider.ledger import rollouts
     from airflow_remote_provider.ledger.errors import LedgerError
     from airflow_remote_provider.packing.runtimes.build import plan
     from airflow_remote_provider.packing.runtimes.errors import CannotBuild
@@ -69,9 +77,10 @@ def build(args: argparse.Namespace) -> None:
     try:
         order = compat.in_transaction(partial(plan, name=args.name, change=change))
         report = _builder(args.roll).build(order)
-        _note_trouble(order, report)
+        kind = rollouts.of_runtime(order.name)
+        compat.in_transaction(partial(rollouts.note_trouble, kind=kind, text=trouble_of(report.failed)))
         if args.roll and report.serial is not None:
-            compat.in_transaction(partial(staged_rollouts.begin, name=order.name, adds_only=order.adds_only))
+            begin_stages(kind, adds_only=order.adds_only)
     except (CannotBuild, LedgerError) as error:
         raise SystemExit(str(error)) from None
     except (SQLAlchemyError, OSError) as error:
@@ -113,21 +122,10 @@ def _variables(texts: Iterable[str]) -> dict[str, str]:
 
 
 def _builder(roll: bool) -> Builder:
-    from airflow_remote_provider.cli.in_process import os_user
-    from airflow_remote_provider.ledger.staged_rollouts import FOLLOW
     from airflow_remote_provider.packing.runtimes.build import Builder
 
     store, limits = storage()
-    by = FOLLOW if roll else os_user()
-    return Builder(store, limits, who=this_process(), by=by, report=partial(print, flush=True))
-
-
-def _note_trouble(order: Order, report: Report) -> None:
-    """Store why platforms could not be built, without the addresses of package indexes."""
-    from airflow_remote_provider import compat
-    from airflow_remote_provider.ledger import runtimes
-
-    compat.in_transaction(partial(runtimes.note_trouble, name=order.name, text=trouble_of(report.failed)))
+    return Builder(store, limits, who=this_process(), by=who_builds(roll), report=partial(print, flush=True))
 
 
 def _tell(order: Order, report: Report) -> None:

@@ -6,11 +6,14 @@ import os
 import socket
 import sys
 from collections.abc import Mapping
+from datetime import timedelta
+from functools import partial
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import argparse
 
+    from airflow_remote_provider.ledger.rollouts import Kind
     from airflow_remote_provider.packing.runtimes.errors import CannotBuild
     from airflow_remote_provider.packing.scan import Limits
     from airflow_remote_provider.stores.blobs import BlobStore
@@ -45,6 +48,24 @@ def storage() -> tuple[BlobStore, Limits]:
 def this_process() -> str:
     """Return the name of this process, for users."""
     return f"{socket.gethostname()} (process {os.getpid()})"
+
+
+def who_builds(roll: bool) -> str:
+    """Return who is noted as the one that made a serial, which decides whether its rollout has stages."""
+    from airflow_remote_provider.cli.in_process import os_user
+    from airflow_remote_provider.ledger.staged_rollouts import FOLLOW
+
+    return FOLLOW if roll else os_user()
+
+
+def begin_stages(kind: Kind, *, adds_only: bool) -> bool:
+    """Roll out what was just made, to some workers first; return whether it is."""
+    from airflow_remote_provider import compat
+    from airflow_remote_provider.ledger import staged_rollouts
+    from airflow_remote_provider.settings import settings
+
+    silent_after = timedelta(seconds=settings().silent_after_seconds)
+    return compat.in_transaction(partial(staged_rollouts.begin, kind=kind, adds_only=adds_only, silent_after=silent_after))
 
 
 def trouble_of(failed: Mapping[str, CannotBuild]) -> str:

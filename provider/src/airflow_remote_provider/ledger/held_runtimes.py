@@ -35,6 +35,8 @@ NOT_REPORTED = "it takes its runtime from central, and has not reported any yet"
 def note(session: Session, worker_id: str, reported: Sequence[HeldRuntime]) -> WorkerRecord | None:
     """Store which runtimes a worker has; halt the rollout of one that has failed there, if the worker was to have it.
 
+    A worker halts the rollout of each serial once only: the user who resumes it has decided about this worker.
+
     Return the worker if what it has ready has changed. Digests of no runtime are ignored, and so is everything if the worker
     takes no runtimes from central.
 
@@ -178,8 +180,12 @@ def _halt(session: Session, rows: Mapping[str, RuntimeRow], worker: Worker, want
     *wanted* are those for which it has an earlier one.
     """
     for ref in wanted:
+        before = worker.failed_runtimes or {}
+        if ref.tree.digest != failed["tree"] or ref.serial <= before.get(ref.name, 0):
+            continue
+        worker.failed_runtimes = {**before, ref.name: ref.serial}
         row = rows.get(ref.name)
-        if row is None or ref.tree.digest != failed["tree"] or ref.serial != row.serial:
+        if row is None or ref.serial != row.serial:
             continue
         row.halted = f"worker {worker.name}: {_reason(failed)}"
         record_action(session, "central", f"halted serial {row.serial} of the runtime {row.name}: {row.halted}", worker=worker)

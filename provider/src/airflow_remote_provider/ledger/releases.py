@@ -6,7 +6,8 @@ Which worker is to run which is decided in :mod:`.assignments`, and changed by :
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 from airflow_remote_protocol.version import Capability
 from sqlalchemy import select
@@ -20,8 +21,8 @@ from airflow_remote_provider.ledger.changes import stamp
 from airflow_remote_provider.ledger.errors import LedgerError, NotFound
 from airflow_remote_provider.ledger.presentable import presentable
 from airflow_remote_provider.ledger.runtimes import (
-    LONGEST_TROUBLE,
     Built,
+    RuntimeEdition,
     check_platforms,
     editions,
     finish_trees,
@@ -33,6 +34,34 @@ from airflow_remote_provider.ledger.trees import RELEASE
 from airflow_remote_provider.ledger.wakeup import Topic, wake
 from airflow_remote_provider.ledger.workers import find_worker
 from airflow_remote_provider.models import ReleaseRow, Worker
+
+
+@dataclass(frozen=True)
+class ReleaseRecord:
+    """What was added, and how. As the columns of :class:`..models.ReleaseRow`."""
+
+    serial: int
+    built: int
+    updated_by: str
+    follow: bool
+    built_with: Mapping[str, str]
+    versions: Mapping[str, str]
+    editions: tuple[RuntimeEdition, ...]
+    """The newest serial first."""
+
+    @property
+    def newest_version(self) -> str:
+        """The version of the newest serial; empty: it is not known."""
+        return next((self.versions.get(edition.tree, "") for edition in self.editions), "")
+
+
+def get(session: Session) -> ReleaseRecord | None:
+    """Return what was added; None: nothing."""
+    row = session.get(ReleaseRow, WORKER, populate_existing=True)
+    if row is None:
+        return None
+    some = editions(session, WORKER, kind=RELEASE).get(WORKER, ())
+    return ReleaseRecord(row.serial, row.built, row.updated_by, row.follow, row.built_with or {}, row.versions, some)
 
 
 def find_locked(session: Session) -> ReleaseRow | None:
@@ -71,6 +100,8 @@ def _lock(session: Session) -> ReleaseRow:
         labels=None,
         halted="",
         versions={},
+        follow=True,
+        built_with=None,
         trouble="",
         updated_at=database_now(session),
         updated_by="",
@@ -84,11 +115,21 @@ def _lock(session: Session) -> ReleaseRow:
     return row
 
 
-def add(session: Session, version: str, built: Sequence[Built], *, by: str) -> int:
-    """Add a release: its trees, for some platforms. It is not rolled out. Return its serial.
+def add(
+    session: Session,
+    version: str,
+    built: Sequence[Built],
+    *,
+    by: str,
+    built_with: Mapping[str, str] | None = None,
+    follow: bool | None = None,
+) -> int | None:
+    """Add a release: its trees, for some platforms. It is not rolled out. Return its serial; None: the newest ones have these.
 
     Args:
         version: of the package `airflow-remote-worker`.
+        built_with: central's versions; None: they are not known.
+        follow: whether the release of a newer provider is made without a command; None: as before.
 
     Raises:
         LedgerError: a platform is not valid or named twice, or no platform is named.
@@ -96,6 +137,11 @@ def add(session: Session, version: str, built: Sequence[Built], *, by: str) -> i
     """
     check_platforms([one.platform for one in built])
     row = _lock(session)
+    row.built_with = None if built_with is None else dict(built_with)
+    row.follow = row.follow if follow is None else follow
+    before = {edition.platform: edition.tree for edition in reversed(editions(session, WORKER, kind=RELEASE).get(WORKER, ()))}
+    if all(before.get(one.platform) == one.tree for one in built):
+        return None
     finish_trees(session, built, "add the release again")
     row.built += 1
     publish(session, WORKER, row.built, {one.platform: one.tree for one in built}, kind=RELEASE)
@@ -107,13 +153,6 @@ def add(session: Session, version: str, built: Sequence[Built], *, by: str) -> i
     record_action(session, by, f"added the release {version} of the worker as serial {row.built} for {platforms}")
     note_change(session, row, by)
     return row.built
-
-
-def note_trouble(session: Session, text: str) -> None:
-    """Note why a release could not be added. Nothing is noted where none was ever added."""
-    row = find_locked(session)
-    if row is not None:
-        row.trouble = presentable(text, longest=LONGEST_TROUBLE)
 
 
 def fleet_platforms(session: Session) -> Counter[str]:

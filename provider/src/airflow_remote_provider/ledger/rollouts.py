@@ -7,6 +7,7 @@ Who gets which serial is decided in :mod:`.assignments`. A rollout also halts by
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -103,7 +104,7 @@ def roll(
             f"({kind.roll} --resume), or go back (--to SERIAL)"
         )
     if row.serial != row.built:
-        row.previous, row.serial, row.halted = _fallback(kind, row), row.built, ""
+        row.previous, row.serial, row.halted = fallback(kind, row), row.built, ""
     row.percent, row.labels = percent, needed
     whom = f"{percent} % of the workers" + (f" with {needed}" if needed else "")
     record_action(session, by, f"rolled serial {row.serial} of {kind.text} out to {whom}")
@@ -143,6 +144,12 @@ def resume(session: Session, kind: Kind, *, by: str) -> None:
     runtimes.note_change(session, row, by)
 
 
+def note_trouble(session: Session, kind: Kind, text: str) -> None:
+    """Note why the newest one could not be made; empty: it could. Nothing is noted of what was never made."""
+    with suppress(NotFound):
+        kind.lock(session).trouble = presentable(text, longest=runtimes.LONGEST_TROUBLE)
+
+
 def assign_queue(session: Session, queue: str, name: str | None, *, by: str) -> None:
     """Set the runtime in which the jobs of *queue* run, from their next offer on; None: the default one.
 
@@ -160,7 +167,7 @@ def assign_queue(session: Session, queue: str, name: str | None, *, by: str) -> 
     wake(session, Topic.RUNTIME)
 
 
-def _fallback(kind: Kind, row: Any) -> int:
+def fallback(kind: Kind, row: Any) -> int:
     """Return the serial of the workers that the next rollout does not include: the last one that all workers were to have."""
     is_everywhere = row.percent == 100 and row.labels is None and not row.halted
     has_earlier = row.previous or kind.can_go_back

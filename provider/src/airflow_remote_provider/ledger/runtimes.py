@@ -24,7 +24,6 @@ from airflow_remote_provider.compat import database_now
 from airflow_remote_provider.ledger.assignments import WORKER, Plan, ReleasePlan, Rollout, Version
 from airflow_remote_provider.ledger.audit import record_action
 from airflow_remote_provider.ledger.errors import LedgerError, NotFound
-from airflow_remote_provider.ledger.presentable import presentable
 from airflow_remote_provider.ledger.trees import RELEASE, RUNTIME, TreeGone, finish_tree, load_tree
 from airflow_remote_provider.ledger.wakeup import Topic, wake
 from airflow_remote_provider.models import Edition, Queue, ReleaseRow, RuntimeRow, TreeRow, Worker
@@ -255,13 +254,6 @@ def check_platforms(platforms: Sequence[str]) -> None:
     twice = [platform for platform, times in Counter(platforms).items() if times > 1]
     if twice:
         raise LedgerError(f"{twice[0]} was built twice for one serial; name each platform once")
-
-
-def note_trouble(session: Session, name: str, text: str) -> None:
-    """Note why the last build failed; empty: it did not. Nothing of a runtime that was never built is noted."""
-    row = find_locked(session, name)
-    if row is not None:
-        row.trouble = presentable(text, longest=LONGEST_TROUBLE)
 
 
 def set_recipe(session: Session, name: str, recipe: Recipe, *, by: str) -> None:

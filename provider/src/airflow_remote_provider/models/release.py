@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from sqlalchemy import JSON, Integer, String, Text
+from sqlalchemy import JSON, Boolean, Integer, String, Text, true
 from sqlalchemy.orm import Mapped, mapped_column
 
 from airflow_remote_provider.compat import UtcDateTime
@@ -32,6 +32,10 @@ class ReleaseRow(Base):
     halted: Mapped[str] = mapped_column(Text)
     versions: Mapped[dict[str, str]] = mapped_column(JSON)
     """Versions of the package `airflow-remote-worker`, by the digest of the tree."""
+    follow: Mapped[bool] = mapped_column(Boolean, default=True, server_default=true())
+    """Whether the release of a newer provider is made and rolled out without a command."""
+    built_with: Mapped[dict[str, str] | None] = mapped_column(JSON(none_as_null=True))
+    """Central's versions at the newest serial: `provider`; NULL: they were not noted."""
     trouble: Mapped[str] = mapped_column(Text)
     """Why the last release could not be added; empty: it could."""
     updated_at: Mapped[datetime] = mapped_column(UtcDateTime)

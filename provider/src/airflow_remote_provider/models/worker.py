@@ -96,6 +96,8 @@ class Worker(Base):
 
     runtimes: Mapped[list[dict[str, str]] | None] = mapped_column(JSON(none_as_null=True))
     """The runtimes from central that it reported, as :class:`..ledger.held_runtimes.Held`; NULL: nothing reported."""
+    failed_runtimes: Mapped[dict[str, int] | None] = mapped_column(JSON(none_as_null=True))
+    """By the name of a runtime, the newest serial that has failed here: it halts no rollout twice. NULL: none."""
     release: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
     """The release of its own software, as :class:`..ledger.held_releases.Held`; NULL: nothing reported."""
     release_asked: Mapped[int | None] = mapped_column(Integer)

@@ -15,7 +15,7 @@ from testkit import code, runtimes as runtimes_built  # isort: skip
 from airflow_remote_protocol.messages import IntentMode
 from airflow_remote_provider import compat
 from airflow_remote_provider.api.ui_v1 import pulse
-from airflow_remote_provider.ledger import bundles, rollouts, runtimes, workers
+from airflow_remote_provider.ledger import bundles, rollouts, workers
 from airflow_remote_provider.ledger.views.pulse import Pulse, Subject, take_pulse
 from fastapi import FastAPI
 from sqlalchemy import Engine
@@ -100,7 +100,7 @@ def test_a_pulse_has_builds_rollouts_and_troubles_of_runtimes(database: Engine) 
     rolled = marks()
     assert rolled != built
     with compat.transaction() as session:
-        runtimes.note_trouble(session, "default", "no wheel for musl")
+        rollouts.note_trouble(session, rollouts.of_runtime("default"), "no wheel for musl")
     assert marks() != rolled
 
 

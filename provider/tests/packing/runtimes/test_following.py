@@ -1,12 +1,13 @@
-"""When a runtime is built again without a command."""
+"""When a runtime is built again, and a release added, without a command."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 from datetime import datetime, timezone
 
+from airflow_remote_provider.ledger.releases import ReleaseRecord
 from airflow_remote_provider.ledger.runtimes import Recipe, RuntimeEdition, RuntimeRecord
-from airflow_remote_provider.packing.runtimes.following import Due, find_due, wait_s
+from airflow_remote_provider.packing.runtimes.following import Due, find_due, find_due_release, wait_s
 
 NOW = datetime(2026, 12, 1, tzinfo=timezone.utc)
 VERSIONS = {"airflow": "3.3.2", "task_sdk": "1.3.2", "provider": "0.1.0"}
@@ -51,6 +52,44 @@ def test_what_does_not_follow_or_was_never_built_is_left_alone() -> None:
     newer = {**VERSIONS, "airflow": "3.3.3"}
     assert find_due(record(Recipe(follow=False)), [WINDOWS], newer) is None
     assert find_due(record(built=0), [WINDOWS], newer) is None
+
+
+RELEASED = ReleaseRecord(
+    serial=1,
+    built=1,
+    updated_by="ann",
+    follow=True,
+    built_with={"provider": "0.1.0"},
+    versions={"0" * 64: "0.1.0"},
+    editions=record().editions,
+)
+OURS = {"provider": "0.1.0"}
+
+
+def test_a_newer_provider_adds_its_release_for_all_platforms() -> None:
+    assert find_due_release(RELEASED, [LINUX], OURS) is None
+    assert find_due_release(RELEASED, [LINUX], {"provider": "0.2.0"}) == Due((), "provider 0.1.0 → 0.2.0")
+    assert find_due_release(replace(RELEASED, built_with={}), [LINUX], OURS) == Due((), "provider ? → 0.1.0")
+    assert find_due_release(RELEASED, [LINUX], {"provider": "0.0.9"}) is None
+
+
+def test_an_older_release_that_a_user_chose_stays_until_central_is_upgraded() -> None:
+    chosen = replace(RELEASED, versions={"0" * 64: "0.0.5"})
+    assert find_due_release(chosen, [LINUX], OURS) is None
+    assert find_due_release(chosen, [LINUX], {"provider": "0.2.0"}) is not None
+
+
+def test_a_new_platform_gets_the_version_of_the_others() -> None:
+    chosen = replace(RELEASED, versions={"0" * 64: "0.0.5"})
+    due = find_due_release(chosen, [LINUX, "cp312-macos-aarch64"], OURS)
+    assert due == Due(("cp312-macos-aarch64",), "no edition for cp312-macos-aarch64", "0.0.5")
+
+
+def test_a_release_that_waits_for_a_user_or_does_not_follow_is_left_alone() -> None:
+    newer = {"provider": "0.2.0"}
+    assert find_due_release(replace(RELEASED, built=2), [LINUX], newer) is None
+    assert find_due_release(replace(RELEASED, built=2, updated_by="follow"), [LINUX], newer) is not None
+    assert find_due_release(replace(RELEASED, follow=False), [WINDOWS], newer) is None
 
 
 def test_failures_are_repeated_at_growing_intervals() -> None:

@@ -27,9 +27,9 @@ from airflow_remote_provider.api.admission.rate_limits import (
 from airflow_remote_provider.api.admission.usage_interval import WORKER_CALLS_PER_S, UsageInterval
 from airflow_remote_provider.api.dispatch.dispatcher import Dispatcher
 from airflow_remote_provider.api.duties.collector import Collector
+from airflow_remote_provider.api.duties.following import Following
 from airflow_remote_provider.api.duties.loop import Duties
 from airflow_remote_provider.api.duties.publishing import Publishing
-from airflow_remote_provider.api.duties.runtimes import Following
 from airflow_remote_provider.api.gateway.gateway import Gateway
 from airflow_remote_provider.api.gateway.lease_cache import LeaseCache
 from airflow_remote_provider.api.gateway.rights import Rights

@@ -91,6 +91,8 @@ class ReleasesSummary:
     preparing: int
     failed: int
     refused: int
+    follow: bool
+    """Whether the release of a newer provider is added and rolled out without a command."""
     updated_at: datetime
     updated_by: str
 
@@ -157,6 +159,7 @@ def show_releases(session: Session, *, scope: Scope = EVERYTHING) -> ReleasesDet
         preparing=phases[ReleasePhase.PREPARING.value] + phases[WAITING],
         failed=phases[ReleasePhase.FAILED.value],
         refused=phases[ReleasePhase.REFUSED.value],
+        follow=row.follow,
         updated_at=row.updated_at,
         updated_by=row.updated_by,
     )

@@ -15,12 +15,14 @@ import pytest
 from testkit.ledger import enlist  # isort: skip
 
 from airflow_remote_provider import compat
-from airflow_remote_provider.api.duties import runtimes as duty
-from airflow_remote_provider.api.duties.runtimes import Following, build_command
-from airflow_remote_provider.ledger import runtimes
+from airflow_remote_provider.api.duties import following as duty
+from airflow_remote_provider.api.duties.following import Following, build_command
+from airflow_remote_provider.ledger import releases, rollouts, runtimes
+from airflow_remote_provider.ledger.rollouts import RELEASES, Kind
 from airflow_remote_provider.ledger.runtimes import Built, Recipe, RuntimeRecord
 from airflow_remote_provider.packing.runtimes.following import Due
 from airflow_remote_provider.settings import parse
+from sqlalchemy.orm import Session
 
 from testkit.runtimes import LINUX, WINDOWS, stored_tree
 
@@ -37,8 +39,8 @@ def make(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Callable[.
     def make(program: str = "", **options: float) -> Following:
         asked = f"open({str(tmp_path / 'asked')!r}, 'a').write(' '.join(sys.argv[1:]) + chr(10))"
 
-        def command(name: str, due: Due) -> list[str]:
-            return [sys.executable, "-c", f"import sys, time, os; {asked}; {program}", name, *due.platforms]
+        def command(kind: Kind, due: Due) -> list[str]:
+            return [sys.executable, "-c", f"import sys, time, os; {asked}; {program}", kind.name, *due.platforms]
 
         made.append(Following(parse({}), command=command, **options))  # type: ignore[arg-type]
         return made[-1]
@@ -93,8 +95,30 @@ def test_a_new_platform_of_the_fleet_is_built_alone(make: Callable[..., Followin
 
 
 def test_the_command_builds_and_rolls_out_in_stages() -> None:
-    command = build_command("default", Due((LINUX,), ""))
+    command = build_command(rollouts.of_runtime("default"), Due((LINUX,), ""))
     assert command[1:] == ["-m", "airflow", "remote", "runtimes", "build", "default", "--roll", "--platform", LINUX]
+    assert build_command(RELEASES, Due((), ""))[3:] == ["remote", "releases", "add", "--roll"]
+    assert build_command(RELEASES, Due((LINUX,), "", "0.2.0"))[5:] == ["add", "0.2.0", "--roll", "--platform", LINUX]
+
+
+def test_a_newer_provider_adds_its_release_and_a_failure_is_shown_with_the_releases(
+    make: Callable[..., Following], tmp_path: Path
+) -> None:
+    tree = stored_tree("a release")
+    following = make("sys.exit(3)")
+    following.run_round()
+    assert following._build is None, "nothing was ever added"
+
+    def add(session: Session) -> None:
+        releases.add(session, "0.0.1", [Built(LINUX, tree)], by="ann", built_with={"provider": "0.0.1"})
+        rollouts.roll(session, RELEASES, by="ann")
+
+    compat.in_transaction(add)
+    following.run_round()
+    settle(following)
+    assert asked(tmp_path) == ["worker"]
+    trouble = compat.in_transaction(releases.must_lock).trouble
+    assert trouble == "the build ended with code 3; see the log of the API server"
 
 
 def test_a_build_has_low_priority_and_is_the_only_one(make: Callable[..., Following], tmp_path: Path) -> None:
