@@ -62,7 +62,7 @@ class Machine:
 
     @contextmanager
     def service(self) -> Iterator[None]:
-        """Run what the service manager was told to start."""
+        """Run what the stand-in of the service manager was asked to start."""
         words = (self.home / "started").read_text().split()
         started = Process("service", words, log=self.home / "service.out", env=self._environment, cwd=self.home)
         try:
