@@ -9,15 +9,15 @@ from types import ModuleType
 
 import pytest
 
-SCRIPTS = Path(__file__).parent.parent / "scripts"
+ROOT = Path(__file__).parent.parent
+SCRIPTS = ROOT / "scripts"
 PAGE = "docs/explain/security.md"
 
 
 @pytest.fixture
 def script(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     """Return the script, for a repository with one test and no page yet."""
-    monkeypatch.syspath_prepend(str(SCRIPTS))
-    monkeypatch.setattr(sys, "path", list(sys.path))  # the script adds to it
+    monkeypatch.setattr(sys, "path", [str(SCRIPTS), str(ROOT / "provider" / "src"), *sys.path])  # the script adds to it, too
     spec = importlib.util.spec_from_file_location("check_docs", SCRIPTS / "check_docs.py")
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)

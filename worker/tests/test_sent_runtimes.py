@@ -62,7 +62,7 @@ def held(central: FakeCentral) -> dict[str, RuntimePhase]:
 
 
 def await_ready(central: FakeCentral, ref: RuntimeRef) -> None:
-    eventually(lambda: held(central).get(ref.tree.digest) is RuntimePhase.READY, timeout_s=30)
+    eventually(lambda: held(central).get(ref.tree.digest) is RuntimePhase.READY, timeout_s=90)
 
 
 def events(central: FakeCentral, job_id: str) -> list[str]:
@@ -71,7 +71,7 @@ def events(central: FakeCentral, job_id: str) -> list[str]:
 
 def run(central: FakeCentral, worker: RunningWorker, script: str) -> str:
     job_id = worker.enqueue(script)
-    central.wait_for_state(job_id, JobState.SUCCEEDED, timeout_s=30)
+    central.wait_for_state(job_id, JobState.SUCCEEDED, timeout_s=90)
     return job_id
 
 
