@@ -4,20 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
+from typing import Any
 
 import msgspec
 from airflow_remote_protocol.messages import IntentMode
-from sqlalchemy import or_, select
+from sqlalchemy import ColumnElement, and_, or_, select
 from sqlalchemy.orm import Session
 
-from airflow_remote_provider.compat import database_now
+from airflow_remote_provider.compat import database_clock, database_now, read_clock_with
 from airflow_remote_provider.ledger.incident_rules import Condition, IncidentKind
 from airflow_remote_provider.ledger.presentable import presentable
 from airflow_remote_provider.ledger.queues import depths
 from airflow_remote_provider.ledger.usage import FRESH
 from airflow_remote_provider.ledger.views.serving import NO_CAPACITY, capacities
-from airflow_remote_provider.models import ReleaseRow, RuntimeRow, Usage, Worker, WorkerContact
+from airflow_remote_provider.models import IncidentRow, ReleaseRow, RuntimeRow, Usage, Worker, WorkerContact
 
 MOST_ROWS = 2000
 """Workers with a condition that are read at one look: more than can be open incidents."""
@@ -47,19 +48,37 @@ class Limits:
     """`[remote] silent_after_seconds`."""
 
 
+def is_any(session: Session, limits: Limits) -> tuple[datetime, bool]:
+    """Return the database's clock, and whether a worker has a condition or an incident is open: one statement."""
+    silent_since = database_clock(session, -limits.silent)
+    of_workers = _interesting(silent_since, database_clock(session, CREDENTIAL_SHARE * limits.credential_life))
+    is_open = select(IncidentRow.id).where(IncidentRow.open_key.is_not(None))
+    workers = select(Worker.id).outerjoin(WorkerContact, WorkerContact.worker_id == Worker.id).where(of_workers)
+    now, found = read_clock_with(session, or_(workers.exists(), is_open.exists()))
+    return now, bool(found)
+
+
+def _silent(since: Any) -> ColumnElement[bool]:
+    serves = Worker.intent.in_([IntentMode.SERVE.value, IntentMode.PAUSE.value])  # a drained machine may be switched off
+    return and_(Worker.boot_id.is_not(None), Worker.suspended_at.is_(None), serves, WorkerContact.last_seen_at < since)
+
+
+def _interesting(silent_since: Any, ends_by: Any) -> ColumnElement[bool]:
+    """Whether a worker has a condition. The times are values, or expressions of the database."""
+    has_one = or_(_silent(silent_since), Worker.alarm != "", Worker.credential_expires_at < ends_by)
+    return and_(Worker.removed_at.is_(None), Worker.revoked_at.is_(None), has_one)
+
+
 def find_of_workers(session: Session, limits: Limits, *, except_workers: Collection[str] = ()) -> list[Condition]:
     """Return the conditions of workers that need no report: one statement. *except_workers* are ids."""
     now = database_now(session)
     silent_since, ends_by = now - limits.silent, now + CREDENTIAL_SHARE * limits.credential_life
-    serves = Worker.intent.in_([IntentMode.SERVE.value, IntentMode.PAUSE.value])  # a drained machine may be switched off
-    silent = Worker.boot_id.is_not(None) & Worker.suspended_at.is_(None) & serves & (WorkerContact.last_seen_at < silent_since)
     columns = (Worker.id, Worker.name, Worker.team, Worker.alarm, Worker.credential_expires_at, WorkerContact.last_seen_at)
     query = (
-        select(*columns, silent.label("is_silent"))
+        select(*columns, _silent(silent_since).label("is_silent"))
         .select_from(Worker)
         .outerjoin(WorkerContact, WorkerContact.worker_id == Worker.id)
-        .where(Worker.removed_at.is_(None), Worker.revoked_at.is_(None))
-        .where(or_(silent, Worker.alarm != "", Worker.credential_expires_at < ends_by))
+        .where(_interesting(silent_since, ends_by))
         .order_by(Worker.name)
         .limit(MOST_ROWS)
     )

@@ -62,6 +62,8 @@ def known(session: Session) -> dict[str, IncidentKind]:
 
 def apply(session: Session, decision: Decision, *, channels: Collection[str], note_seen: bool) -> bool:
     """Store a decision, with a notice for each of *channels*. Return whether anything began or recovered."""
+    if not (decision.begun or decision.recovered or (note_seen and decision.lasting)):
+        return False
     now = database_now(session)
     if note_seen and decision.lasting:
         seen = update(IncidentRow).where(IncidentRow.open_key.in_(decision.lasting)).values(seen_at=now)

@@ -170,8 +170,9 @@ def set_intent(
 
 def end_intents(session: Session) -> int:
     """End the pauses whose time is over: their workers serve again. Return how many."""
-    now = database_now(session)
-    query = select(Worker).where(Worker.intent_until <= now).order_by(Worker.id).with_for_update(skip_locked=True)
+    query = (
+        select(Worker).where(Worker.intent_until <= database_clock(session)).order_by(Worker.id).with_for_update(skip_locked=True)
+    )
     over = session.scalars(query).all()
     for worker in over:
         worker.intent, worker.intent_reason, worker.intent_until = IntentMode.SERVE.value, "", None

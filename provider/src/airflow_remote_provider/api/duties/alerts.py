@@ -15,7 +15,6 @@ from airflow_remote_provider.api.duties.observation import ObservationWindow
 from airflow_remote_provider.api.duties.publishing import in_daemon_thread
 from airflow_remote_provider.api.pool import LedgerPool
 from airflow_remote_provider.api.reports import faults
-from airflow_remote_provider.compat import database_now
 from airflow_remote_provider.ledger import conditions, incidents
 from airflow_remote_provider.ledger.conditions import OF_THE_REST, OF_WORKERS, Limits
 from airflow_remote_provider.ledger.incident_rules import IncidentKind, IncidentRules
@@ -77,16 +76,17 @@ class Alerts:
         """Find conditions, and store what begins and recovers. Return whether notices wait."""
         is_first, self._on_duty = not self._on_duty, True
         now_s = self._monotonic()
-        self._observation.look(database_now(session))
+        now, is_any = conditions.is_any(session, self._limits)  # all that an idle fleet costs here
+        self._observation.look(now)
         looked_at: frozenset[IncidentKind] = OF_WORKERS
-        found = conditions.find_of_workers(session, self._limits)
+        found = conditions.find_of_workers(session, self._limits) if is_any else []
         if is_rest := now_s - self._rest_at >= REST_EVERY_S:
             self._rest_at = now_s
             looked_at |= OF_THE_REST
             found += conditions.find_the_rest(session, self._limits)
         decision = self._rules.decide(
             found,
-            incidents.known(session),
+            incidents.known(session) if is_any else {},
             looked_at=looked_at,
             now_s=now_s,
             may_begin=self._observation.has_lasted,
