@@ -44,6 +44,18 @@ def upgrade(session):
 compat.in_transaction(upgrade)
 """
 """Notes that an older provider has added the newest release, and that the workers of other tests were away for long."""
+WITHDRAW = """
+from airflow_remote_provider import compat
+from airflow_remote_provider.ledger import releases, runtimes
+
+def withdraw(session):
+    row = releases.must_lock(session)
+    row.serial, row.previous, row.percent = 0, 0, 0
+    runtimes.note_change(session, row, "the test")
+
+compat.in_transaction(withdraw)
+"""
+"""Lets all workers have what is installed. Users can't: they roll out an earlier serial instead."""
 CRASH = """
 
 def fail(self):
@@ -94,12 +106,12 @@ class Releasing:
     def await_phase(self, worker: str, serial: int, phase: str) -> str:
         """Return the detail."""
 
-        def found() -> bool:
+        def found() -> list[str]:
             held = self.held(worker)
-            return (held.get("serial"), held.get("phase")) == (serial, phase)
+            return [held["detail"]] if (held.get("serial"), held.get("phase")) == (serial, phase) else []
 
-        wait_until(found, timeout_s=150, what=f"serial {serial} is {phase}")
-        return str(self.held(worker)["detail"])
+        (detail,) = wait_until(found, timeout_s=150, what=f"serial {serial} is {phase}")  # type: ignore[misc]
+        return str(detail)
 
     def tree(self, serial: int) -> str:
         return str(next(row["tree"] for row in self.airflow.remote_api("releases")["editions"] if row["serial"] == serial))
@@ -108,6 +120,17 @@ class Releasing:
 @pytest.fixture
 def releasing(pushing: Pushing, tmp_path: Path) -> Releasing:
     return Releasing(pushing.airflow, tmp_path / "wheels")
+
+
+@pytest.fixture
+def following(releasing: Releasing) -> Iterator[Releasing]:
+    """As :func:`releasing`, for a test that rolls a release out to all workers, which those of other tests must not get."""
+    yield releasing
+    run_on_central(releasing.airflow, WITHDRAW)
+
+
+def run_on_central(central: Airflow, script: str) -> None:
+    subprocess.run([sys.executable, "-c", script], env=central.environment, cwd=central.home, check=True, timeout=60)
 
 
 @pytest.fixture
@@ -167,31 +190,6 @@ def test_a_worker_goes_up_and_down_while_a_task_runs(
     finish(pushing, name, run, tmp_path, task)
 
 
-@pytest.mark.timeout(900)  # the duty looks once a minute: when it begins, and when the first worker has proven the release
-def test_a_release_follows_an_upgrade_of_central_while_a_task_runs(
-    pushing: Pushing, releasing: Releasing, new_worker: Callable[[str], Worker], tmp_path: Path
-) -> None:
-    name = "releases_follow"
-    first = releasing.add("0.0.1")
-    worker = new_worker(name)
-    run, task = begin(pushing, name, tmp_path)
-    assert pushing.airflow.remote_change("POST", "releases", "roll", percent=100)["serial"] == first
-    releasing.await_phase(name, first, "running")
-    upgrade = [sys.executable, "-c", UPGRADE.format(worker=name)]
-    subprocess.run(upgrade, env=pushing.airflow.environment, cwd=pushing.airflow.home, check=True, timeout=60)
-
-    def about() -> dict[str, Any]:
-        return dict(pushing.airflow.remote_api("releases")["about"])
-
-    wait_until(lambda: about()["serial"] == first + 1, timeout_s=400, what="central adds its release, and rolls it out")
-    assert (about()["version"], about()["previous"], about()["updated_by"]) == (__version__, first, "follow")
-    releasing.await_phase(name, first + 1, "running")
-    assert worker.status()["version"] == __version__
-    wait_until(lambda: about()["percent"] == 100, timeout_s=200, what="it is rolled out to all")
-    assert about()["halted"] == ""
-    finish(pushing, name, run, tmp_path, task)
-
-
 @pytest.mark.parametrize("how", BROKEN)
 def test_a_broken_release_is_undone_while_a_task_runs(
     pushing: Pushing, releasing: Releasing, new_worker: Callable[[str], Worker], tmp_path: Path, how: str
@@ -208,4 +206,28 @@ def test_a_broken_release_is_undone_while_a_task_runs(
     assert (worker.pid, worker.is_running()) == (pid, True)
     about = pushing.airflow.remote_api("releases")["about"]
     assert about["halted"].startswith(f"worker {name}: "), "the failure halts the rollout"
+    finish(pushing, name, run, tmp_path, task)
+
+
+@pytest.mark.timeout(900)  # the duty looks once a minute: when it begins, and when the first worker has proven the release
+def test_a_release_follows_an_upgrade_of_central_while_a_task_runs(
+    pushing: Pushing, following: Releasing, new_worker: Callable[[str], Worker], tmp_path: Path
+) -> None:
+    name = "releases_follow"
+    first = following.add("0.0.1")
+    worker = new_worker(name)
+    run, task = begin(pushing, name, tmp_path)
+    assert pushing.airflow.remote_change("POST", "releases", "roll", percent=100)["serial"] == first
+    following.await_phase(name, first, "running")
+    run_on_central(pushing.airflow, UPGRADE.format(worker=name))
+
+    def about() -> dict[str, Any]:
+        return dict(pushing.airflow.remote_api("releases")["about"])
+
+    wait_until(lambda: about()["serial"] == first + 1, timeout_s=400, what="central adds its release, and rolls it out")
+    assert (about()["version"], about()["previous"], about()["updated_by"]) == (__version__, first, "follow")
+    following.await_phase(name, first + 1, "running")
+    assert worker.status()["version"] == __version__
+    wait_until(lambda: about()["percent"] == 100, timeout_s=200, what="it is rolled out to all")
+    assert about()["halted"] == ""
     finish(pushing, name, run, tmp_path, task)
