@@ -29,9 +29,9 @@ LIMITS = Limits(
 )
 
 
-def _of_workers(**more: object) -> list[tuple[str, str]]:
+def _of_workers() -> list[tuple[str, str]]:
     with compat.transaction() as session:
-        found = conditions.find_of_workers(session, LIMITS, **more)  # type: ignore[arg-type]
+        found = conditions.find_of_workers(session, LIMITS)
     return sorted((one.kind.value, one.subject) for one in found)
 
 
@@ -45,13 +45,12 @@ def test_a_healthy_fleet_has_no_conditions() -> None:
     assert (_of_workers(), _the_rest()) == ([], [])
 
 
-def test_a_silent_worker_is_found_unless_it_is_drained_or_excepted() -> None:
-    silent, drained = enlist("silent"), enlist("drained")
-    for worker in (silent, drained):
+def test_a_silent_worker_is_found_unless_it_is_drained_or_ephemeral() -> None:
+    silent, drained, ephemeral = enlist("silent"), enlist("drained"), enlist("ephemeral", ephemeral=True)
+    for worker in (silent, drained, ephemeral):
         set_last_seen(worker.id, ago(seconds=130))
     change_worker(drained.id, intent="drain")
     assert _of_workers() == [("worker-silent", "silent")]
-    assert _of_workers(except_workers={silent.id}) == []
 
 
 def test_a_worker_that_was_shut_down_cleanly_is_not_silent() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -60,7 +59,8 @@ def is_any(session: Session, limits: Limits) -> tuple[datetime, bool]:
 
 def _silent(since: Any) -> ColumnElement[bool]:
     serves = Worker.intent.in_([IntentMode.SERVE.value, IntentMode.PAUSE.value])  # a drained machine may be switched off
-    return and_(Worker.boot_id.is_not(None), Worker.suspended_at.is_(None), serves, WorkerContact.last_seen_at < since)
+    is_expected = and_(Worker.boot_id.is_not(None), Worker.suspended_at.is_(None), Worker.ephemeral.is_(False), serves)
+    return and_(is_expected, WorkerContact.last_seen_at < since)
 
 
 def _interesting(silent_since: Any, ends_by: Any) -> ColumnElement[bool]:
@@ -69,11 +69,11 @@ def _interesting(silent_since: Any, ends_by: Any) -> ColumnElement[bool]:
     return and_(Worker.removed_at.is_(None), Worker.revoked_at.is_(None), has_one)
 
 
-def find_of_workers(session: Session, limits: Limits, *, except_workers: Collection[str] = ()) -> list[Condition]:
-    """Return the conditions of workers that need no report: one statement. *except_workers* are ids."""
+def find_of_workers(session: Session, limits: Limits) -> list[Condition]:
+    """Return the conditions of workers that need no report: one statement."""
     now = database_now(session)
     silent_since, ends_by = now - limits.silent, now + CREDENTIAL_SHARE * limits.credential_life
-    columns = (Worker.id, Worker.name, Worker.team, Worker.alarm, Worker.credential_expires_at, WorkerContact.last_seen_at)
+    columns = (Worker.name, Worker.team, Worker.alarm, Worker.credential_expires_at, WorkerContact.last_seen_at)
     query = (
         select(*columns, _silent(silent_since).label("is_silent"))
         .select_from(Worker)
@@ -84,8 +84,6 @@ def find_of_workers(session: Session, limits: Limits, *, except_workers: Collect
     )
     found: list[Condition] = []
     for row in session.execute(query):
-        if row.id in except_workers:
-            continue
         if row.is_silent:
             text = f"the worker {row.name} is silent since {row.last_seen_at:{TIME}}; check its machine and network"
             found.append(_condition(IncidentKind.WORKER_SILENT, row.name, text, row.team))
@@ -101,9 +99,9 @@ def find_of_workers(session: Session, limits: Limits, *, except_workers: Collect
     return found
 
 
-def find_the_rest(session: Session, limits: Limits, *, except_workers: Collection[str] = ()) -> list[Condition]:
+def find_the_rest(session: Session, limits: Limits) -> list[Condition]:
     """Return the conditions of queues, disks and rollouts. Four statements, or five while jobs wait."""
-    return [*_of_queues(session, limits), *_of_disks(session, limits, except_workers), *_of_rollouts(session)]
+    return [*_of_queues(session, limits), *_of_disks(session, limits), *_of_rollouts(session)]
 
 
 def _of_queues(session: Session, limits: Limits) -> list[Condition]:
@@ -137,16 +135,16 @@ class _Report(msgspec.Struct):
 _REPORTS = msgspec.json.Decoder(_Report)
 
 
-def _of_disks(session: Session, limits: Limits, except_workers: Collection[str]) -> list[Condition]:
+def _of_disks(session: Session, limits: Limits) -> list[Condition]:
     query = (
-        select(Worker.id, Worker.name, Worker.team, Usage.report)
+        select(Worker.name, Worker.team, Usage.report)
         .join(Usage, Usage.worker_id == Worker.id)
         .where(Usage.at >= database_now(session) - FRESH, Worker.removed_at.is_(None), Worker.revoked_at.is_(None))
     )
     found = []
     for row in session.execute(query):
         free = _REPORTS.decode(row.report).machine.disk_free
-        if free < limits.disk_bytes and row.id not in except_workers:
+        if free < limits.disk_bytes:
             text = f"the disk of the worker {row.name} has {free / 1e6:.0f} MB free; make room on its machine"
             found.append(_condition(IncidentKind.DISK_FULL, row.name, text, row.team))
     return found
